@@ -12,7 +12,7 @@ from protoflow.breaking.verdict import Rollout, Verdict
 from tests.breaking.mutations import MUTATIONS
 from tests.breaking.schedules import CAREFUL, careless
 from tests.breaking.trial import KafkaTrial, SqliteTrial, Trial
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 
 #: Mutations that every run rolls over Kafka; PROTOFLOW_BREAKING=long rolls all that are marked.
 SOME = ("encoding", "handler of a new type", "key moved")
@@ -25,9 +25,7 @@ async def test_a_verdict_is_true(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(900)
 async def test_verdicts_are_true_on_kafka() -> None:
-    url = url_of("kafka")
-    if url is None:
-        pytest.skip("broker: kafka")
+    url = url_or_skip("kafka")
     names = [name for name, mutation in MUTATIONS.items() if mutation.kafka]
     assert len(names) >= 12
     if os.environ.get("PROTOFLOW_BREAKING") != "long":

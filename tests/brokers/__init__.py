@@ -37,6 +37,7 @@ __all__ = [
     "start_own",
     "status",
     "url_of",
+    "url_or_skip",
 ]
 
 #: Name of a broker -> its module and class, imported when it is asked for.
@@ -75,6 +76,16 @@ def url_of(name: str) -> str | None:
     if os.environ.get(kind_variable(server)) or server in _required():
         raise found
     return None
+
+
+def url_or_skip(name: str) -> str:
+    """The URL of a running broker. Skips the test if there is none and it is not required."""
+    import pytest
+
+    found = url_of(name)
+    if found is None:
+        pytest.skip(f"broker: {name}")
+    return found
 
 
 def prepare(names: Iterable[str]) -> None:
@@ -150,7 +161,7 @@ def start_own(name: str | TestBroker) -> Iterator[RunningBroker]:
 
 
 def skip_or_fail(name: str, error: BrokerUnavailable) -> NoReturn:
-    """Skips a test whose own broker cannot be had; raises the error if the broker is required."""
+    """Skips a test if its own broker cannot be started; raises the error if it is required."""
     import pytest
 
     if _SAME_SERVER.get(name, name) in _required():

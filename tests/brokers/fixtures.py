@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.brokers import skip_or_fail, start_own, url_of
+from tests.brokers import skip_or_fail, start_own, url_or_skip
 from tests.brokers.base import BrokerUnavailable, RunningBroker
 
 
@@ -15,10 +15,7 @@ def shared_url(name: str) -> Callable[[], str]:
 
     @pytest.fixture(scope="session", name="url")
     def url() -> str:
-        found = url_of(name)
-        if found is None:
-            pytest.skip(f"broker: {name}")
-        return found
+        return url_or_skip(name)
 
     return url
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 from tests.cli.conftest import Project
 
 _FAILING = {"orderId": "A-1", "cents": 0, "email": "ann@example.org"}
@@ -45,9 +45,7 @@ def broker(request: pytest.FixtureRequest, shop: Project) -> str:
     """The shop on a broker; each run has a namespace of its own."""
     name = str(request.param)
     if name != "sqlite":
-        url = url_of(name)
-        if url is None:
-            pytest.skip(f"broker: {name}")
+        url = url_or_skip(name)
         shop.use(url)
     shop.environ["PROTOFLOW_NAMESPACE"] = f"dlq-{uuid.uuid4().hex[:8]}"
     return name

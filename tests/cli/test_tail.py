@@ -11,7 +11,7 @@ import uuid
 
 import pytest
 
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 from tests.cli.conftest import Project
 
 _LIVE_ONLY = {"rabbitmq", "nats"}
@@ -22,9 +22,7 @@ def broker(request: pytest.FixtureRequest, shop: Project) -> str:
     """The shop on a broker; each run has a namespace of its own."""
     name = str(request.param)
     if name != "sqlite":
-        url = url_of(name)
-        if url is None:
-            pytest.skip(f"broker: {name}")
+        url = url_or_skip(name)
         shop.use(url)
     shop.environ["PROTOFLOW_NAMESPACE"] = f"tail-{uuid.uuid4().hex[:8]}"
     if name != "nats":  # which keeps no order per key, so the contract has no plan there

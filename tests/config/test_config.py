@@ -331,7 +331,7 @@ def test_a_name_that_is_none_brings_the_one_that_was_meant(
         ({"retry_ladder": (1.0, float("nan"))}, "must be a finite number"),
         ({"defaults": {"timeout": float("inf")}}, "must be a finite number"),
         ({"http_token": "x\n"}, "http_token: has blanks or line breaks"),
-        ({"http_proxies": ("nginx",)}, "http_proxies: 'nginx' is no address or network"),
+        ({"http_proxies": ("nginx",)}, "http_proxies: 'nginx' is not an address or a network"),
         ({"source": "a\nb"}, "source: has control characters"),
         ({"client_name": "\x00"}, "client_name: has control characters"),
     ],

@@ -16,7 +16,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 from tests.brokers.base import free_port
 from tests.database.conftest import postgres_database, postgres_url
 from tests.examples.test_orders import ROOT, environment
@@ -68,9 +68,7 @@ class Shop:
 
 @pytest.fixture
 def shop(tmp_path: Path, postgres_url: str) -> Any:
-    broker = url_of("nats")
-    if broker is None:
-        pytest.skip("broker: nats")
+    broker = url_or_skip("nats")
     directory = tmp_path / "outbox_fastapi"
     ignored = shutil.ignore_patterns("gen", "__pycache__")
     shutil.copytree(ROOT / "examples" / "outbox_fastapi", directory, ignore=ignored)

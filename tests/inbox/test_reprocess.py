@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from protoflow import Config, DeadLetter, Output, Service
 
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 from tests.inbox.databases import Database, until
 from tests.inbox.harness import Writer
 from tests.middleware.harness import TO_WORK
@@ -23,10 +23,7 @@ def _url(broker: str, path: Path) -> str:
         return f"sqlite:///{path / 'queue.db'}"
     if broker == "memory":
         return "memory://"
-    url = url_of(broker)
-    if url is None:
-        pytest.skip(f"broker: {broker}")
-    return url
+    return url_or_skip(broker)
 
 
 @pytest.mark.parametrize("broker", ["memory", "sqlite", "postgresql", "nats"])

@@ -15,7 +15,7 @@ from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.transport import Topology, TopologyMode
 
 from tests.acceptance.harness import handler
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 from tests.interop.peers import PATIENCE, PEERS, Peer
 
 ONCE = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
@@ -84,10 +84,7 @@ class Party:
 
 
 def _url(broker: str) -> str:
-    url = url_of(broker)
-    if url is None:
-        pytest.skip(f"broker: {broker}")
-    return url
+    return url_or_skip(broker)
 
 
 @asynccontextmanager

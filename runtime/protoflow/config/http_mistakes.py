@@ -29,7 +29,7 @@ def http_mistakes(
             "set http_token, or name the origins"
         )
     return mistakes + [
-        f"http_proxies: {one!r:.100} is no address or network, as 10.0.0.7 or 10.0.0.0/8"
+        f"http_proxies: {one!r:.100} is not an address or a network such as 10.0.0.0/8"
         for one in proxies
         if not _is_network(one)
     ]

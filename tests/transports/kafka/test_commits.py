@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaConnectionError
+from protoflow.transports.kafka.assignment import Assignment
 from protoflow.transports.kafka.commits import COMMIT_ERRORS, Commits
 from protoflow.transports.kafka.partition import Partition
 
@@ -105,3 +106,14 @@ async def test_what_moved_away_while_its_commit_waited_is_not_committed() -> Non
     consumer = Consumer()
     await Commits(consumer, "w", 5.0, 1.0).commit([item])
     assert consumer.committed == []
+
+
+def test_a_limit_ends_when_what_was_late_has_left() -> None:
+    left, stays = partition(), Partition(TopicPartition("orders", 1), 1, 0)
+    stays.consumption = left.consumption
+    assignment = Assignment.__new__(Assignment)
+    assignment._partitions = {left.tp: left, stays.tp: stays}
+    left.consumption.partitions = dict(assignment._partitions)
+    assignment.drop([left])
+    assert not left.live
+    assert left.consumption.confirmed == 1  # it looks at the partitions that stay

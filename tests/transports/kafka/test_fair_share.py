@@ -27,16 +27,14 @@ from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 
 from tests.acceptance.harness import Harness, handler
 from tests.acceptance.targets import TARGETS
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 
 PARTITIONS = 4
 
 
 @pytest.fixture
 async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
-    url = url_of("kafka")
-    if url is None:
-        pytest.skip("broker: kafka")
+    url = url_or_skip("kafka")
     harness = Harness(TARGETS["kafka"], url, tmp_path)
     await harness.open()
     yield harness

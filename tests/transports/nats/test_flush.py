@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 
 
 async def test_a_ping_does_not_overtake_what_is_not_written_yet() -> None:
     pytest.importorskip("nats")
     from protoflow.transports.nats.wire.client import FastClient
 
-    url = url_of("nats")
-    if url is None:
-        pytest.skip("broker: nats")
+    url = url_or_skip("nats")
     client = FastClient()
     await client.connect(url)
     written: list[bytes] = []

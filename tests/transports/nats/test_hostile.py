@@ -23,7 +23,7 @@ from protoflow.transports.nats.jetstream.settler import payload_of
 from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.wire import headers
 
-from tests.brokers import url_of
+from tests.brokers import url_of, url_or_skip
 from tests.transports.nats.harness import ack, join, message, opened, payloads, publish, take, topic
 
 #: What a message may hold that cannot be written, and a word of the refusal.
@@ -49,18 +49,14 @@ UNWRITABLE: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture(params=["jetstream", "nats"])
 async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
-    url = url_of(request.param)
-    if url is None:
-        pytest.skip(f"broker: {request.param}")
+    url = url_or_skip(request.param)
     async with opened(url) as transport:
         yield transport
 
 
 @pytest.fixture
 async def jetstream() -> AsyncIterator[Transport]:
-    url = url_of("jetstream")
-    if url is None:
-        pytest.skip("broker: jetstream")
+    url = url_or_skip("jetstream")
     async with opened(url) as transport:
         yield transport
 
@@ -135,9 +131,7 @@ async def test_headers_beyond_a_streams_limit_are_refused_for_good(jetstream: Tr
 
 async def test_an_answer_that_is_no_streams_confirms_nothing() -> None:
     """Anybody may listen to a subject and answer what comes."""
-    url = url_of("jetstream")
-    if url is None:
-        pytest.skip("broker: jetstream")
+    url = url_or_skip("jetstream")
     async with opened(url, publish_timeout=3.0) as transport:
         name = topic()
         subscription, _ = await join(transport, name)

@@ -15,7 +15,7 @@ from protoflow.errors import ConfigError, ConnectionFailedError
 from protoflow.message import Message
 from protoflow.transports.nats.wire.servers import Servers
 
-from tests.brokers import skip_or_fail, start_own, url_of
+from tests.brokers import skip_or_fail, start_own, url_or_skip
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.nats import NatsBroker
 from tests.brokers.nats_cluster import NatsCluster
@@ -35,9 +35,7 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def _address(name: str) -> str:
-    url = url_of(name)
-    if url is None:
-        pytest.skip(f"broker: {name}")
+    url = url_or_skip(name)
     return url.rpartition("/")[2]
 
 

@@ -10,17 +10,14 @@ import asyncpg
 import pytest
 from protoflow.config.url import TransportURL
 
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 from tests.transports.postgresql.harness import TestSchema
 
 
 @pytest.fixture(scope="session")
 def url() -> str:
     """The URL of the server that all tests share."""
-    found = url_of("postgresql")
-    if found is None:
-        pytest.skip("broker: postgresql")
-    return found
+    return url_or_skip("postgresql")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from protoflow.transports.rabbitmq.session import Session
 from protoflow.transports.rabbitmq.transport import RabbitMQTransport
 
 from tests.acceptance.targets import TARGETS
-from tests.brokers import skip_or_fail, start_own, url_of
+from tests.brokers import skip_or_fail, start_own, url_of, url_or_skip
 from tests.brokers.base import BrokerUnavailable, RunningBroker
 from tests.brokers.rabbitmq import RabbitMQBroker
 from tests.faults.proxy import FaultProxy
@@ -43,9 +43,7 @@ class Straight(Clock):
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[FaultProxy]:
-    url = url_of("rabbitmq")
-    if url is None:
-        pytest.skip("broker: rabbitmq")
+    url = url_or_skip("rabbitmq")
     async with FaultProxy.to(url) as proxy:
         yield proxy
 
@@ -235,9 +233,7 @@ class TestHosts:
         await transport.close()
 
     async def test_live_it_goes_to_the_others_too(self, tmp_path: Path) -> None:
-        direct = url_of("rabbitmq")
-        if direct is None:
-            pytest.skip("broker: rabbitmq")
+        direct = url_or_skip("rabbitmq")
         host, port = TransportURL.parse(direct).hosts[0]
         async with FaultProxy.to(direct) as first, FaultProxy.to(direct) as second:
             hosts = f"127.0.0.1:{first.port},127.0.0.1:{second.port},{host}:{port}"

@@ -9,17 +9,14 @@ import pytest
 import redis.asyncio
 from protoflow.transport import Transport
 
-from tests.brokers import url_of
+from tests.brokers import url_or_skip
 from tests.transports.nats.harness import opened
 
 
 @pytest.fixture(scope="session")
 def url() -> str:
     """The URL of the server that all tests share."""
-    found = url_of("redis")
-    if found is None:
-        pytest.skip("broker: redis")
-    return found
+    return url_or_skip("redis")
 
 
 @pytest.fixture

@@ -114,6 +114,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
             partition.live = False
             self._partitions.pop(partition.tp, None)
             partition.consumption.partitions.pop(partition.tp, None)
+        for consumption in {partition.consumption for partition in partitions}:
+            consumption.commit_is_confirmed()  # what was late may have left
 
     async def _is_evicted(self, partitions: Collection[Partition]) -> bool:
         """Commits the progress; returns whether the group has removed this member."""

@@ -20,10 +20,6 @@ from protoflow.transports.postgresql.waiting_claims import WaitingClaims
 from protoflow.transports.postgresql.waiting_moves import WaitingMoves
 
 _UNKNOWN = Known(0, 0.0, 0.0, 0)
-_LOCK = """
-SELECT bucket, pg_current_xact_id()::text FROM {s}.owners WHERE group_id = $1
-  AND bucket = ANY ($2::int[]) AND member = $3 AND pg_postmaster_start_time()::text = $4 FOR SHARE
-"""
 
 
 class Buckets:
@@ -140,12 +136,11 @@ class Buckets:
         self, connection: Connection, deliveries: Collection[Delivery]
     ) -> tuple[set[Delivery], str]:
         """See `Holdings.lock`."""
-        database, group, member = self._database, self._membership.group.id, self._membership
-        numbers = [*{each.receipt.bucket for each in deliveries}]
-        rows = await connection.fetch(database.sql(_LOCK), group, numbers, member.id, member.server)
-        owned = {row[0] for row in rows}
+        member = self._membership
+        numbers = {each.receipt.bucket for each in deliveries}
+        owned, xid = await member.lock_owned(connection, numbers)
         ids = [each.receipt.id for each in deliveries if isinstance(each.receipt, InWaiting)]
-        held, _ = await waiting.lock(database, connection, ids, member.id)
+        held, _ = await waiting.lock(self._database, connection, ids, member.id)
         found = {
             each
             for each in deliveries
@@ -156,7 +151,7 @@ class Buckets:
                 else self._holds(each.receipt)
             )
         }
-        return found, rows[0][1] if rows else ""
+        return found, xid
 
     async def write(
         self, connection: Connection, settlements: Sequence[Settlement]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -182,6 +182,12 @@ async def _place(
         await connection.execute(database.sql(_NEW_CURSOR), group, *position[:5], seqs)
 
 
+_OWNED = """
+SELECT bucket, pg_current_xact_id()::text FROM {s}.owners WHERE group_id = $1
+  AND bucket = ANY ($2::int[]) AND member = $3 AND pg_postmaster_start_time()::text = $4 FOR SHARE
+"""
+
+
 class Membership:
     """A member of a group: joins, renews, leaves.
 
@@ -212,6 +218,16 @@ class Membership:
         """Raises ServerChangedError if a server is not the one that the member joined at."""
         if started != self.server:
             raise ServerChangedError("PostgreSQL was started again, or another server is primary")
+
+    async def lock_owned(
+        self, connection: Connection, buckets: Collection[int]
+    ) -> tuple[set[int], str]:
+        """Returns which of the buckets the member owns, and the id of the transaction, until whose
+        end it owns them. None are owned at another server than the one that it joined at."""
+        rows = await connection.fetch(
+            self._database.sql(_OWNED), self.group.id, [*buckets], self.id, self.server
+        )
+        return {row[0] for row in rows}, rows[0][1] if rows else ""
 
     async def renew(self) -> bool:
         """Renews the lease. False: others have ended it, and hold what was held."""

@@ -20,10 +20,6 @@ CROWDED = 256
 _SOON = 5.0
 #: One transaction moves at most so many.
 _MOST = 1000
-_OWNED = """
-SELECT bucket FROM {s}.owners
-WHERE group_id = $1 AND bucket = ANY ($2::int[]) AND member = $3 FOR SHARE
-"""
 
 
 class WaitingMoves:
@@ -58,24 +54,15 @@ class WaitingMoves:
             try:
                 async with self._membership.claiming() as (connection, xid):
                     await turn.enter_async_context(self._turn.taken())
-                    kept = await self._owned(connection, chosen)
+                    numbers = {bucket.number for bucket in chosen}
+                    owned, _ = await self._membership.lock_owned(connection, numbers)
+                    kept = {each: chosen[each] for each in chosen if each.number in owned}
                     await self._copy(connection, kept, now)
                     finished = xid
             except BaseException:
                 self._turn.unanswered(finished, partial(_moved, kept))
                 raise
             _moved(kept)
-
-    async def _owned(
-        self, connection: Connection, chosen: Mapping[Bucket, Sequence[Returned]]
-    ) -> dict[Bucket, Sequence[Returned]]:
-        """What of it is in buckets of this member, which stay so until the transaction ends."""
-        numbers = [bucket.number for bucket in chosen]
-        rows = await connection.fetch(
-            self._database.sql(_OWNED), self._membership.group.id, numbers, self._membership.id
-        )
-        owned = {row[0] for row in rows}
-        return {bucket: some for bucket, some in chosen.items() if bucket.number in owned}
 
     async def _copy(
         self, connection: Connection, kept: Mapping[Bucket, Sequence[Returned]], now: float
