@@ -89,10 +89,10 @@ class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
 
 
 class _Committing:
-    """The connection that asyncpg's transaction sends its statements to.
+    """The connection to which a transaction of asyncpg sends its statements.
 
-    asyncpg hides that a transaction failed, and that a COMMIT was answered with ROLLBACK. A failed
-    transaction refuses the SELECT, which costs no round trip of its own.
+    asyncpg does not report that a transaction failed, or that the server answered a COMMIT with
+    ROLLBACK. A failed transaction refuses the SELECT, which is sent together with the COMMIT.
     """
 
     def __init__(self, connection: Any) -> None:

@@ -108,7 +108,7 @@ class PostgresOutbox:
         await self._fetch(_PARK, position, reason)
 
     async def parked(self, limit: int = 100, *, after: int = 0) -> Sequence[Parked]:
-        """Returns the oldest messages behind a position that could not be published."""
+        """Returns the oldest messages after a position that could not be published."""
         rows = await self._fetch(_PARKED, limit, after)
         return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
 

@@ -98,7 +98,7 @@ class SQLiteOutbox:
         )
 
     async def parked(self, limit: int = 100, *, after: int = 0) -> Sequence[Parked]:
-        """Returns the oldest messages behind a position that could not be published."""
+        """Returns the oldest messages after a position that could not be published."""
         rows = await self._run(lambda own: own.execute(_PARKED, (limit, after)).fetchall())
         return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
 

@@ -88,7 +88,7 @@ class RelayedOutbox(OutboxStore, Protocol):
         ...
 
     async def parked(self, limit: int = 100, *, after: int = 0) -> Sequence[Parked]:
-        """Returns the oldest messages behind a position that could not be published."""
+        """Returns the oldest messages after a position that could not be published."""
         ...
 
     async def unpark(self, positions: Collection[int]) -> None:

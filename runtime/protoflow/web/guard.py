@@ -67,9 +67,10 @@ class Guard:
         return role
 
     def client(self, request: Request) -> str:
-        """Returns the address of the client, by the word of trusted proxies if it came by them.
+        """Returns the address of the client. Trusted proxies name it in `X-Forwarded-For`.
 
-        Only this user reaches a Unix socket, so who asks there without an address is trusted.
+        A request through a Unix socket has no address and is trusted, because only this user can
+        reach the socket.
         """
         forwarded = request.headers.get("x-forwarded-for", "").split(",")
         address = request.peer

@@ -23,7 +23,7 @@ _HOUR: Final = 3600.0
 #: Seconds between two comments, which keep proxies from closing the stream.
 _ALIVE: Final = 15.0
 _MOST: Final = 32
-#: The part of a period after which a snapshot is not taken for the one of the period before.
+#: A snapshot is current for this part of a period.
 _NEARLY: Final = 0.9
 
 Snapshot = dict[str, Any]
@@ -31,10 +31,10 @@ Take = Callable[[], Awaitable[Snapshot]]
 
 
 class _Viewer:
-    """One who looks on, until the session is over.
+    """A viewer, until the session ends.
 
     Args:
-        request: the one that opened the stream.
+        request: the request that opened the stream.
     """
 
     def __init__(self, request: Request) -> None:
@@ -104,12 +104,12 @@ class Live:
             self._viewers.remove(viewer)
 
     async def _current(self, take: Take) -> bytes:
-        """The event of this period: whoever asks first has it made, and the others get it."""
+        """Returns the event of this period; the first viewer that asks makes it for all."""
         now = time.monotonic()
         if self._event is None or now - self._taken_at >= _NEARLY * PERIOD:
             self._taken_at = now
             self._event = asyncio.ensure_future(_made(take))
-        # The others wait for it, too, when the one who asked first goes.
+        # The first viewer may leave while others wait for the event.
         return await asyncio.shield(self._event)
 
     async def _next_period(self, viewer: _Viewer) -> None:

@@ -1,4 +1,4 @@
-"""How often tokens may be tried."""
+"""Limits how often tokens may be tried."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections import deque
 from typing import Final
 
 _PERIOD: Final = 60.0
-#: Attempts in a period: of one client, and of all of them together.
+#: The attempts in a period: by one client, and by all clients together.
 _OF_ONE, _OF_ALL = 5, 60
 
 
 class LoginLimit:
-    """Five attempts a minute for each client, and sixty for all of them together."""
+    """Allows five attempts a minute for each client, and sixty for all clients together."""
 
     def __init__(self) -> None:
         self._made: deque[tuple[float, str]] = deque()
 
     def allows(self, client: str) -> bool:
-        """Whether a client may send a token once more; counts it if so.
+        """Returns whether a client may try a token; if so, counts the attempt.
 
         Args:
-            client: its address; all without one are one client.
+            client: its address; clients without an address count as one.
         """
         now, client = time.monotonic(), _neighbourhood(client)
         while self._made and now - self._made[0][0] >= _PERIOD:
@@ -35,7 +35,7 @@ class LoginLimit:
 
 
 def _neighbourhood(client: str) -> str:
-    """The address of a client; of IPv6 the network, for a client has all of its addresses."""
+    """Returns the address of a client; for IPv6 its network, because a client may use all of it."""
     try:
         address = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whether a value that another process sent has the shape of a schema."""
+"""Checks a value that another process sent against a schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def fits(value: Any, schema: Schema) -> bool:
-    """Whether a value has a shape. Members that the schema does not name may be there, too."""
+    """Returns whether a value fits a schema. Members that it does not name are allowed."""
     if (reference := schema.get("$ref")) is not None:
         return fits(value, SCHEMAS[reference.rpartition("/")[2]])
     if "enum" in schema:
@@ -29,7 +29,7 @@ def fits(value: Any, schema: Schema) -> bool:
 
 
 def _is(value: Any, name: str) -> bool:
-    # True and False are integers to Python, and to nobody else.
+    # In Python, True and False are integers.
     return isinstance(value, _TYPES[name]) and (name == "boolean" or not isinstance(value, bool))
 
 

@@ -168,8 +168,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.now = timers[0][0]
 
     def _turn(self) -> None:
-        """Runs what is ready or due: nothing of the dead, and nothing now of those that stand
-        still."""
+        """Runs the callbacks that are ready or due. Callbacks of dead processes are dropped, and
+        those of paused processes are kept back."""
         ready, timers, of = self._ready, self._timers, current
         self._advance() if ready else self._jump()
         now = self.now
@@ -191,7 +191,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             except (Exception, asyncio.CancelledError) as error:
                 self.call_exception_handler(
                     {"message": "error in a callback", "exception": error, "handle": handle}
-                )  # others are meant for who runs the simulation, such as a test's timeout
+                )  # other exceptions, such as a test's timeout, end the simulation
 
     def _keep_back(self, process: Process, handle: asyncio.Handle) -> None:
         if process.alive:

@@ -1,4 +1,4 @@
-"""Commits of explicit offsets, each with its metadata, and what follows when they are late."""
+"""Commits explicit offsets with their metadata, and limits deliveries while commits are late."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ MOVED_ERRORS = (CommitFailedError, IllegalStateError)
 class Commits:
     """The commits of one consumer.
 
-    What is settled and not committed is handled again after a fault. So a commit that fails, or
-    has no answer within an interval, limits what its subscriptions are handed until one succeeds.
+    Messages that are settled but not committed are handled again after a fault. If a commit fails,
+    or gets no answer within an interval, its subscriptions hand out a limited number of messages
+    until a commit succeeds.
 
     Args:
-        consumer: aiokafka's.
+        consumer: the consumer of aiokafka.
         writer: the name of this process.
         timeout: seconds that a commit may take.
-        interval: seconds between two commits, and after which one is late.
+        interval: seconds between two commits; a commit that takes longer is late.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Commits:
         self._writer = writer
         self._timeout = timeout
         self._interval = interval
-        # aiokafka repeats a commit by itself: an older one must not overtake a newer one.
+        # aiokafka repeats failed commits, so an older commit could overtake a newer one.
         self._turn = asyncio.Lock()
 
     async def commit(self, partitions: Collection[Partition], *, clean: bool = False) -> None:
@@ -101,7 +102,7 @@ class Commits:
                 for partition in partitions.values()
                 if partition.dirty and not partition.atomic  # otherwise each transaction commits
             ]
-            # One that is refused must not hold up the others.
+            # A refused commit of one subscription must not delay the others.
             groups = [dirty] if together else _by_subscription(dirty)
             together = True
             for group in groups:
@@ -122,7 +123,7 @@ def _by_subscription(partitions: Collection[Partition]) -> list[list[Partition]]
 
 
 def _live(partitions: Collection[Partition]) -> list[Partition]:
-    """Those that did not move away while the commit waited for its turn."""
+    """Returns the partitions that did not move away while the commit waited."""
     return [partition for partition in partitions if partition.live]
 
 

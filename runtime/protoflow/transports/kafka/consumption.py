@@ -93,8 +93,8 @@ class Consumption:
         return unread + paused + sum(len(item.ready) for item in partitions)
 
     def commit_is_late(self) -> None:
-        """What is handled from now on may have to be handled again: no more of it is handed out
-        than may be in flight."""
+        """Limits deliveries to `max_in_flight` more messages, because they may be handled again
+        after a fault."""
         self.ready.limit(self.settings.max_in_flight)
         now = asyncio.get_running_loop().time()
         if self._late_since is None:
@@ -103,7 +103,7 @@ class Consumption:
             self.set_problem("commit", f"no commit was confirmed for {seconds:.0f} s")
 
     def commit_is_confirmed(self) -> None:
-        """Ends `commit_is_late`, once it is true of all partitions that there are."""
+        """Ends the limit of `commit_is_late` if no commit of a partition is late."""
         if self._late_since is None or any(item.late for item in self.partitions.values()):
             return
         self._late_since = None

@@ -57,8 +57,8 @@ async def _positions(
 async def _fetch(
     admin: AIOKafkaAdminClient, group: str, tps: Collection[TopicPartition]
 ) -> dict[TopicPartition, tuple[int, str]]:
-    """The answer of the group's coordinator. aiokafka 0.14 takes the error of a whole group for
-    an answer without partitions: the group would begin again, or skip what it has not read."""
+    """Returns offset and metadata of the partitions that have a position. aiokafka 0.14 treats the
+    error of a whole group as an answer without partitions, so the group would begin again."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for tp in tps:
         numbers[tp.topic].append(tp.partition)
@@ -67,7 +67,7 @@ async def _fetch(
         OffsetFetchRequest(group, list(numbers.items())), coordinator
     )
     places = [(topic, *place) for topic, found in answer.topics for place in found]
-    # Brokers before 0.10.2 say it of each partition only.
+    # Brokers before 0.10.2 report errors for each partition only.
     for code in (getattr(answer, "error_code", 0), *(place[-1] for place in places)):
         if code:
             raise for_code(code)(f"kafka: no positions of group {group}")

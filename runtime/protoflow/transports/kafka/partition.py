@@ -32,7 +32,7 @@ class Partition:
         live: still ours; settlements of a partition that moved away are lost.
         leaving: about to move away; what is given back is not handed out again.
         dirty: something is to be committed.
-        late: a commit failed or has no answer, and none was confirmed since.
+        late: whether a commit failed or got no answer, and no later one was confirmed.
         position: the offset after the last one that was read.
         backlog: read and kept back: not yet due, or paused.
         ready: read, and next to be handed out.

@@ -30,7 +30,7 @@ class ReadyDeliveries:
         self._turns: deque[Partition] = deque()
         self._arrived: asyncio.Future[None] | None = None
         self._closed = False
-        self._left: int | None = None  # of a limit
+        self._left: int | None = None  # deliveries that a limit still allows
         self._error: Exception | None = None
 
     def put(self, partition: Partition, deliveries: Iterable[Delivery]) -> None:
@@ -74,7 +74,7 @@ class ReadyDeliveries:
             self._wake()
 
     def limit(self, count: int) -> None:
-        """Hands out so many more at most, until `unlimit`; another limit changes nothing."""
+        """Hands out at most `count` more deliveries until `unlimit`. A second limit is ignored."""
         if self._left is None:
             self._left = count
 

@@ -22,8 +22,9 @@ _log = logging.getLogger("protoflow.transports.kafka")
 class StartPositions:
     """Loads partitions with their positions from the broker.
 
-    If the last commit of a partition failed, this process knows more than the broker does. That
-    stays true until another one gets the partition, because its first commit names it.
+    If the last commit of a partition failed, this process knows a later position than the broker.
+    It uses that position if no other process has owned the partition meanwhile: the first commit
+    of an owner stores its name.
     """
 
     def __init__(self, member: GroupMember) -> None:
@@ -34,14 +35,14 @@ class StartPositions:
         self._policy = member.context.settings.on_lost_position
 
     def keep(self, partitions: Collection[Partition]) -> None:
-        """Remembers the progress of partitions that go without their last commit."""
+        """Remembers the progress of partitions that leave without a last commit."""
         for partition in partitions:
-            if not partition.atomic:  # else only the broker knows how a transaction ended
+            if not partition.atomic:  # otherwise only the broker knows how a transaction ended
                 metadata = partition.metadata(self._writer, clean=False)
                 self._kept[partition.tp] = partition.watermark, metadata
 
     def forget(self, tps: Collection[TopicPartition]) -> None:
-        """Ends `keep`: their progress is committed."""
+        """Forgets the progress of `keep`, because it is committed."""
         for tp in tps:
             self._kept.pop(tp, None)
 

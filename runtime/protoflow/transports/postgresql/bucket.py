@@ -56,7 +56,7 @@ class Bucket:
         crashes: how many owners died since the position moved.
         returned: what was given back and is not handed out, by position.
         settling: lanes of which something is being given back, and how often.
-        aside: the positions of rows of lanes that wait in the table, and are not claimed.
+        aside: by lane, the positions of rows in the table `waiting` that are not claimed.
         leaving: whether it goes to another member.
         seen: what the log looked like when the batch was opened; None: it is not yet.
         lost: whether it is no longer this member's.
@@ -178,17 +178,17 @@ class Bucket:
         return [each.delivery for each in taken]
 
     def count_free(self, now: float) -> int:
-        """Returns how many of what was given back may be handed out."""
+        """Returns how many of the messages that were given back may be handed out."""
         return len(self._sort_out(now, len(self.returned))[0])
 
     def is_blocked(self, lane: Hashable, position: int) -> bool:
-        """Whether something earlier of a lane waits here, or is being given back."""
+        """Whether an earlier message of the lane waits here, or is being given back."""
         return lane is not None and (
             lane in self._lanes or lane in self.settling or self._waits_aside(lane, position)
         )
 
     def put_aside(self, moved: Collection[Returned]) -> None:
-        """What was given back waits in the table from now on."""
+        """Notes that messages wait in the table `waiting` from now on."""
         gone = {each.position for each in moved}
         self._keep([each for each in self.returned if each.position not in gone])
         for each in moved:
@@ -197,7 +197,7 @@ class Bucket:
         self.finish(gone)
 
     def take_up(self, lane: Hashable, position: int) -> None:
-        """A row that waited in the table is claimed."""
+        """Notes that a row of the table `waiting` is claimed."""
         positions = self.aside.get(lane, [])
         index = bisect_left(positions, position)
         if positions[index : index + 1] == [position]:
@@ -206,12 +206,12 @@ class Bucket:
                 del self.aside[lane]
 
     def blocking(self) -> list[int]:
-        """Returns the positions of rows in the table for which something here waits."""
+        """Returns the positions of rows in the table that messages here wait for."""
         lanes = {each.lane for each in self.returned if each.lane in self.aside}
         return [self.aside[lane][0] for lane in lanes]
 
     def _sort_out(self, now: float, most: int) -> tuple[list[Returned], list[Returned]]:
-        """What of `returned` may be handed out, and what stays."""
+        """Splits `returned` into messages that may be handed out and messages that stay."""
         taken: list[Returned] = []
         kept: list[Returned] = []
         blocked = {*self.settling}

@@ -18,7 +18,7 @@ from protoflow.transports.postgresql.rows import read_delivery
 
 #: So many messages of a bucket may be unfinished, or finished behind unfinished ones.
 _WINDOW = 2000
-#: One read keeps back at most so many messages; while it does, it reads in pages of this size.
+#: The highest number of messages that one read keeps back, and the size of its pages then.
 _SCAN, _PAGE = 2000, 128
 
 
@@ -74,8 +74,8 @@ class BucketReader:
     async def read(
         self, buckets: Sequence[Bucket], found: list[Delivery], max_messages: int, max_bytes: int
     ) -> bool:
-        """Reads up to so many messages and bytes into `found`; whether there may be more, because
-        much was kept back."""
+        """Reads up to `max_messages` and `max_bytes` into `found`. Returns whether there may be
+        more, because many messages were kept back."""
         hungry, scan, page = _hungry(buckets), _SCAN, 1
         while hungry and len(found) < max_messages and max_bytes > 0 and scan > 0:
             most = max(page, -(-(max_messages - len(found)) // len(hungry)))

@@ -19,7 +19,7 @@ class Doubt:
 
     @property
     def pending(self) -> bool:
-        """Whether a commit was not answered."""
+        """Whether a commit got no answer."""
         return self._pending is not None
 
     def set(self, xid: str, committed: Callable[[], None]) -> None:

@@ -193,8 +193,8 @@ class Membership:
 
     Attributes:
         id: the member's id.
-        server: when the server started that it joined at. What a member keeps in memory is of this
-            server: one that crashed or was promoted may have lost what was read there last.
+        server: the start time of the server that the member joined at. The state in memory is valid
+            for this server only: a server that crashed or was promoted may lack the last messages.
         group: the group.
     """
 
@@ -215,15 +215,15 @@ class Membership:
         )
 
     def check_server(self, started: str) -> None:
-        """Raises ServerChangedError if a server is not the one that the member joined at."""
+        """Raises ServerChangedError if the member joined at another server."""
         if started != self.server:
             raise ServerChangedError("PostgreSQL was started again, or another server is primary")
 
     async def lock_owned(
         self, connection: Connection, buckets: Collection[int]
     ) -> tuple[set[int], str]:
-        """Returns which of the buckets the member owns, and the id of the transaction, until whose
-        end it owns them. None are owned at another server than the one that it joined at."""
+        """Returns which of the buckets the member owns until the transaction ends, and the id of
+        the transaction. At a server that the member did not join, it owns none."""
         rows = await connection.fetch(
             self._database.sql(_OWNED), self.group.id, [*buckets], self.id, self.server
         )

@@ -1,4 +1,4 @@
-"""The turn to write what a member has finished: one transaction at a time."""
+"""Lets the transactions of a member write their results one at a time."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from protoflow.transports.postgresql.doubt import Doubt
 
 
 class Turn:
-    """A transaction writes what this process knows, and that changes with every commit: so a
-    transaction takes the turn before it writes, and leaves it once its commit is noted."""
+    """A lock for transactions that write positions of a member.
+
+    A transaction writes the state that this process knows, and each commit changes that state. So
+    a transaction takes the turn before it writes, and holds it until its commit is noted.
+    """
 
     def __init__(self, database: Database) -> None:
         self._lock = asyncio.Lock()
         self._doubt = Doubt(database)
 
     async def resolve(self) -> None:
-        """Finds out what came of a commit that was not answered. Raises TransportError."""
+        """Finds out whether a commit without an answer succeeded. Raises TransportError."""
         await self._doubt.resolve()
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
-        """The turn; to be entered with a connection, lest others wait for one in their turn.
+        """Holds the turn. Enter it with a connection, so that no holder waits for one.
 
         Raises:
-            TransportError: it is unknown what came of the transaction before.
+            TransportError: it is unknown whether the previous transaction committed.
         """
         async with self._lock:
             if self._doubt.pending:
@@ -36,6 +39,6 @@ class Turn:
             yield
 
     def unanswered(self, xid: str, committed: Callable[[], None]) -> None:
-        """The commit of this turn may have happened; if so, `committed` is called later."""
+        """Notes that a commit got no answer; `committed` is called if it succeeded."""
         if xid:
             self._doubt.set(xid, committed)

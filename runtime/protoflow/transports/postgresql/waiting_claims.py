@@ -1,4 +1,4 @@
-"""Claiming what waits for a member of an ordered group."""
+"""Claims waiting messages for a member of an ordered group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protoflow.transports.postgresql.doubt import Doubt
 from protoflow.transports.postgresql.holdings import InWaiting
 from protoflow.transports.postgresql.members import Membership
 
-#: So many rows that waited may wait in a bucket once more, for others of their lane.
+#: The highest number of claimed rows that may wait in a bucket for others of their lane.
 _MOST_CLAIMED = 2000
 _NEXT = """
 SELECT min(due) - {s}.now(), pg_postmaster_start_time()::text
@@ -48,12 +48,12 @@ class WaitingClaims:
         await self._doubt.resolve()
 
     def clear(self) -> None:
-        """Everything was lost."""
+        """Forgets everything, because the membership was lost."""
         self._doubt.clear()
 
     async def claim(self, most: int, buckets: Sequence[Bucket]) -> float | None:
-        """Claims up to so many rows of buckets that are due; in how many seconds the next one is,
-        if none is. Raises TransportError."""
+        """Claims up to `most` rows of buckets that are due. If no row is due, returns the seconds
+        until the next one is; None if no row waits. Raises TransportError."""
         roomy, positions = _to_claim(buckets)
         group = self._membership.group.id
         ((next_due, server),) = await self._database.fetch(_NEXT, group, roomy, positions)
@@ -94,8 +94,8 @@ class WaitingClaims:
 
 
 def _to_claim(buckets: Sequence[Bucket]) -> tuple[list[int], list[int]]:
-    """The buckets of which rows are claimed, and in full ones the positions of rows for which
-    those wait that were claimed."""
+    """Returns the buckets with room for claimed rows, and for full buckets the positions of rows
+    that claimed rows wait for."""
 
     def claimed(bucket: Bucket) -> int:
         return sum(isinstance(each.delivery.receipt, InWaiting) for each in bucket.returned)

@@ -1,4 +1,4 @@
-"""Moving what waits long out of crowded buckets."""
+"""Moves messages that wait long out of crowded buckets."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from protoflow.transports.postgresql.holdings import InBucket
 from protoflow.transports.postgresql.members import Membership
 from protoflow.transports.postgresql.turn import Turn
 
-#: From so many unfinished messages on a bucket is crowded.
+#: A bucket with this many unfinished messages is crowded.
 CROWDED = 256
-#: What is due within so many seconds stays where it is.
+#: Messages that are due within this many seconds are not moved.
 _SOON = 5.0
-#: One transaction moves at most so many.
+#: The highest number of messages that one transaction moves.
 _MOST = 1000
 
 
 class WaitingMoves:
-    """Copies messages that wait long into rows of their own, so that they hold up nothing but
-    their lanes: a bucket remembers no more than a window of unfinished messages.
+    """Copies messages that wait long into the table `waiting`.
+
+    A bucket remembers a limited number of unfinished messages. After the copy, a waiting message
+    delays only the later messages of its lane.
 
     Args:
-        turn: to write positions.
+        turn: the turn to write positions.
     """
 
     def __init__(self, database: Database, membership: Membership, turn: Turn) -> None:
@@ -37,7 +39,7 @@ class WaitingMoves:
         self._loop = asyncio.get_running_loop()
 
     async def move(self, buckets: Collection[Bucket]) -> bool:
-        """Moves what waits long in buckets that are crowded; whether there was anything. Raises
+        """Moves messages that wait long in crowded buckets. Returns whether there were any. Raises
         TransportError."""
         now = self._loop.time()
         chosen = _chosen(buckets, now + _SOON)
@@ -47,7 +49,7 @@ class WaitingMoves:
         return True
 
     async def _write(self, chosen: Mapping[Bucket, Sequence[Returned]], now: float) -> None:
-        """Copies, and finishes what was copied."""
+        """Copies messages, and finishes the originals."""
         kept: dict[Bucket, Sequence[Returned]] = {}
         finished = ""
         async with AsyncExitStack() as turn:
@@ -76,7 +78,7 @@ class WaitingMoves:
 
 
 def _chosen(buckets: Collection[Bucket], later: float) -> dict[Bucket, Sequence[Returned]]:
-    """What waits until `later` in crowded buckets."""
+    """Returns the messages in crowded buckets that are due after `later`."""
     chosen: dict[Bucket, Sequence[Returned]] = {}
     room = _MOST
     for bucket in buckets:

@@ -36,9 +36,9 @@ _REFUSED: Final = (
     exceptions.AuthorizationError,
     exceptions.NoPermissionError,
 )
-#: What servers say of commands and keys that a script may not use.
+#: The server's error for commands and keys that a script may not use.
 _OF_SCRIPTS: Final = "The user executing the script can't"
-#: The order of a group is being made, a part with each call.
+#: The error of a call that continued to build the order of a group.
 _REBUILDING: Final = "REBUILDING"
 #: Not redis-py's 100: each stream of each subscription has a read of its own that waits.
 _CONNECTIONS: Final = 1 << 20

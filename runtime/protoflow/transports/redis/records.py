@@ -78,7 +78,7 @@ def decode(topic: str, place: str, fields: Sequence[bytes]) -> tuple[Message, st
         try:
             metadata[name.decode()] = value.decode()
         except UnicodeDecodeError as error:
-            if name.startswith(_HOP):  # nobody believes it
+            if name.startswith(_HOP):  # the runtime ignores it anyway
                 continue
             unreadable = f"field {name.decode(errors='replace')!r:.100} is not UTF-8: {error}"
     if not message.id:

@@ -70,10 +70,10 @@ class RedisSubscription(QueueSubscription):
         self._who = (group, consumer)
         self._ordered = settings.ordering is not Ordering.NONE
         self._first = 0
-        #: Of each shard, how many calls were lost; those are refused if they come later.
+        #: The number of lost calls of each shard. The server refuses them if they arrive later.
         self._turns = [0] * shards
         self._unsure: set[int] = set()
-        #: Of each shard, where the next renewal looks for lanes that nobody holds.
+        #: Where the next renewal of each shard looks for lanes without a holder.
         self._lanes: list[bytes] = [b"0"] * shards
         self._taken: list[Delivery] = []
         self._tasks: dict[object, asyncio.Task[None]] = {}
@@ -160,7 +160,7 @@ class RedisSubscription(QueueSubscription):
         self._taken += [delivery_of(self.settings.topic, shard, *entry) for entry in entries]
 
     async def _recover(self, shard: int) -> None:
-        """Gives back what a call claimed whose answer was lost."""
+        """Gives back the entries of a claim whose answer was lost."""
         self._turns[shard] += 1
         turn, place = self._turns[shard], b"-"
         known = ids_of([*self.receipts(), *(each.receipt for each in self._taken)], shard)

@@ -50,7 +50,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _value(config: Config, name: str, text: str) -> str:
-    """The value of a setting as text: of a secret whether it is set, of policies what is set."""
+    """Returns a setting as text; for a secret, whether it is set; for policies, their values."""
     value = getattr(config, name)
     if _is_secret(name):
         return "set" if value else "not set"
