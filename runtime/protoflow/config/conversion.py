@@ -62,7 +62,9 @@ def without_transports(handlers: Any, transports: dict[str, str]) -> Any:
     policies: dict[str, Any] = {}
     for handler, policy in handlers.items():
         if isinstance(policy, Mapping) and "transport" in policy:
-            transports[handler] = str(policy["transport"])
+            form = env_form(handler)
+            key = next((one for one in transports if env_form(one) == form), handler)
+            transports[key] = str(policy["transport"])
             policy = {name: value for name, value in policy.items() if name != "transport"}
         policies[handler] = policy
     return policies

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Any, Final
 
 from protoflow.v1.policy_fields import Limit
@@ -28,3 +28,14 @@ class Default:
 def setting(default: Any, help: str, limit: Limit | None = None) -> Any:
     """A field with its built-in value, its line in the documentation, and the numbers it takes."""
     return field(default=Default(default), metadata={"help": help, "limit": limit})
+
+
+def out_of_range(settings: Any) -> list[str]:
+    """Returns an error text for each number that its limit does not allow."""
+    return [
+        f"{one.name}: {limit.fix}"
+        for one in fields(settings)
+        if (limit := one.metadata.get("limit"))
+        and (value := getattr(settings, one.name)) is not None
+        and not limit.allows(value)
+    ]

@@ -139,18 +139,7 @@ class Config:
 
     def __post_init__(self) -> None:
         mistakes: list[str] = []
-        environ = os.environ if self.environ is None else self.environ
-        names = [one.name for one in _settings()]
-        layers = {
-            "argument": {
-                one.name: value
-                for one in _settings()
-                if not isinstance(value := getattr(self, one.name), Default)
-            },
-            "environment": from_environment(environ, names, mistakes),
-            "file": from_file(self.file or environ.get("PROTOFLOW_CONFIG"), names, mistakes),
-            "fallback": known_only(dict(self.fallback or {}), "fallback", names, mistakes),
-        }
+        layers = _layers(self, mistakes)
         origins: dict[str, str] = {}
         by_handler: dict[str, str] = {}
         for one in _settings():
@@ -184,6 +173,11 @@ class Config:
     def url(self) -> TransportURL:
         """The parts of the transport URL."""
         return cast("TransportURL", self.transport)  # converted in __post_init__
+
+    @property
+    def urls(self) -> tuple[TransportURL, ...]:
+        """The URLs of all transports."""
+        return (self.url, *(one.url for one in self.transports.values()))
 
     @property
     def outbox_url(self) -> TransportURL | None:
@@ -247,6 +241,19 @@ def _settings() -> list[Any]:
     return [item for item in fields(Config) if isinstance(item.default, Default)]
 
 
+def _layers(config: Config, mistakes: list[str]) -> dict[str, dict[str, Any]]:
+    """Returns the settings that each source gives, strongest first."""
+    environ = os.environ if config.environ is None else config.environ
+    names = [one.name for one in _settings()]
+    arguments = {name: getattr(config, name) for name in names}
+    return {
+        "argument": {k: v for k, v in arguments.items() if not isinstance(v, Default)},
+        "environment": from_environment(environ, names, mistakes),
+        "file": from_file(config.file or environ.get("PROTOFLOW_CONFIG"), names, mistakes),
+        "fallback": known_only(dict(config.fallback or {}), "fallback", names, mistakes),
+    }
+
+
 _cached_hints: dict[str, Any] = {}
 
 
@@ -270,7 +277,7 @@ def _mistakes_in(config: Config) -> list[str]:
     policies += [(f"handlers.{name!r}", policy) for name, policy in config.handlers.items()]
     for where, policy in policies:
         mistakes += [f"{where}: {text}" for text in problems(policy)]
-    mistakes += _numbers_out_of_range(config)
+    mistakes += out_of_range(config)
     for name in ("source", "client_name"):
         if not getattr(config, name).isprintable():
             mistakes.append(f"{name}: has control characters")
@@ -286,12 +293,3 @@ def _mistakes_in(config: Config) -> list[str]:
     return mistakes + http_mistakes(
         config.http_token, config.http_read_token, config.http_cors, config.http_proxies
     )
-
-
-def _numbers_out_of_range(config: Config) -> list[str]:
-    limits = {one.name: one.metadata["limit"] for one in _settings()}
-    return [
-        f"{name}: {limit.fix}"
-        for name, limit in limits.items()
-        if limit and (value := getattr(config, name)) is not None and not limit.allows(value)
-    ]

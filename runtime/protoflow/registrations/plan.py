@@ -8,6 +8,7 @@ from typing import Final
 
 from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
+from protoflow.contract import topics
 from protoflow.contract.names import NameResolver, namespaced
 from protoflow.contract.policy import ResolvedDelivery, merge, problems, resolve
 from protoflow.contract.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
@@ -49,7 +50,9 @@ def plan(
     handlers = [_handler(registration, config, names, routes) for registration in registrations]
     known = {registration.name for registration in registrations}
     names.problems += config.unknown_handlers(known)
-    names.problems += config.unknown_groups(names.fill(item.group, "") for item in registrations)
+    if config.groups:
+        filled = {topics.fill(item.group, config.variables)[0] for item in registrations}
+        names.problems += config.unknown_groups({item.group for item in registrations} | filled)
     if names.problems:
         raise ConfigError(names.problems)
     groups: dict[tuple[str, str], list[HandlerPlan]] = {}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from protoflow.config.conversion import named
+from protoflow.config.conversion import env_form, named
 from protoflow.config.named_transports import DEFAULT, RouteSettings
 from protoflow.config.settings import Config
 from protoflow.contract import topics
-from protoflow.transport.settings import SubscriptionSettings
+from protoflow.transport.settings import SubscriptionSettings, Topology
+from protoflow.transports.built_in import messaging_system
+
+_log = logging.getLogger("protoflow.service")
 
 #: The number of topics whose routes are remembered; names of topics can come from data.
 _REMEMBERED: Final = 10_000
@@ -43,7 +47,7 @@ class Routes:
 
     def of_group(self, topic: str, group: str) -> str:
         """Returns the transport from which a group consumes a topic, without the handlers'."""
-        by_group = named(self._groups, self._plain(group))
+        by_group = named(self._groups, self.plain(group))
         return (by_group and by_group.transport) or self.of_topic(topic)
 
     def of_topic(self, topic: str) -> str:
@@ -61,7 +65,7 @@ class Routes:
         that are only consumed here."""
         if topic in self._dead_letters:
             return self._dead_letters[topic]
-        plain = self._plain(topic)
+        plain = self.plain(topic)
         if ".." in plain:  # the dead letters or retries of a group that no handler here consumes in
             consumed, _, rest = plain.partition("..")
             group = rest.partition("..")[0]
@@ -82,16 +86,54 @@ class Routes:
             self._read.setdefault(one.topic, one.transport)
 
     def _rule(self, topic: str) -> str | None:
-        rule = named(self._topics, self._plain(topic))
+        rule = named(self._topics, self.plain(topic))
         return rule.transport or None if rule else None
 
-    def _plain(self, name: str) -> str:
+    def plain(self, name: str) -> str:
+        """Returns a topic or group without the namespace."""
         namespace = self._config.namespace
         return name.removeprefix(f"{namespace}..") if namespace else name
 
     def _physical(self, name: str) -> str:
         namespace = self._config.namespace
         return f"{namespace}..{name}" if namespace else name
+
+
+def system_of(config: Config, transport: str = DEFAULT) -> str:
+    """Returns `messaging.system` of a transport of the settings."""
+    return messaging_system(config.transport_named(transport).url.scheme)
+
+
+def shown_transports(config: Config) -> str:
+    """Returns the URLs of the transports without secrets, for logs."""
+    named = (f"{name} {one.url.safe}" for name, one in config.transports.items())
+    return ", ".join((config.url.safe, *named))
+
+
+def warn_of_unused(config: Config, topology: Topology) -> None:
+    """Warns of topics of the settings that no handler consumes or publishes: a mistyped name
+    would leave its topic on the default transport."""
+    if not config.topics:
+        return
+    consumed = {one.topic for one in topology.subscriptions}
+    routes = Routes(config)
+    known = {routes.plain(topic) for topic in consumed.union(topology.topics)}
+    for name in config.topics:
+        filled = topics.fill(name, config.variables)[0]
+        if filled not in known and filled not in map(env_form, known):
+            _log.warning(
+                "a topic of the settings is not used by any handler", extra={"topic": name}
+            )
+
+
+def output_systems(config: Config) -> Callable[[str], str]:
+    """Returns a function that returns `messaging.system` of the broker that a topic is published
+    to."""
+    if not config.transports:
+        system = system_of(config)
+        return lambda _topic: system
+    routes = Routes(config)
+    return lambda topic: system_of(config, routes.of_topic(topic))
 
 
 def _filled(table: Mapping[str, RouteSettings], config: Config) -> dict[str, RouteSettings]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from protoflow.contract.spec import Start
@@ -133,14 +133,39 @@ class RoutedTransport:
         )
 
 
+def claims_of(transport: Transport) -> Capabilities | Mapping[str, Capabilities]:
+    """Returns the capabilities of a transport, or of several by name."""
+    if isinstance(transport, RoutedTransport):
+        return {name: part.capabilities for name, part in transport.parts.items()}
+    return transport.capabilities
+
+
 def parts_of(transport: Transport) -> Mapping[str, Transport]:
     """Returns the transports of a service by name; a single one has no name."""
     return transport.parts if isinstance(transport, RoutedTransport) else {"": transport}
 
 
+def target_of(transport: Transport, topic: str) -> Transport:
+    """Returns the transport to which messages of a topic are published."""
+    if isinstance(transport, RoutedTransport):
+        return transport.parts[transport.routes.of_topic(topic)]
+    return transport
+
+
 def part_of(transport: Transport, name: str) -> Transport:
     """Returns the transport of this name; a single one whatever the name is."""
     return transport.parts[name] if isinstance(transport, RoutedTransport) else transport
+
+
+def read_from(transport: Transport, topic: str) -> Transport:
+    """Returns the transport on which a topic is read."""
+    return transport.part_with(topic) if isinstance(transport, RoutedTransport) else transport
+
+
+def learn(transport: Transport, subscriptions: Iterable[SubscriptionSettings]) -> None:
+    """Tells several transports where subscriptions are, so that their places can be read."""
+    if isinstance(transport, RoutedTransport):
+        transport.routes.learn(subscriptions)
 
 
 async def _on_each(calls: Mapping[str, Awaitable[object]]) -> None:
