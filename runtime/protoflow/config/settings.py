@@ -18,6 +18,7 @@ from protoflow.config.setting_fields import (
     PORT,
     POSITIVE,
     Default,
+    out_of_range,
     setting,
 )
 from protoflow.config.sources import from_environment, from_file, known_only
