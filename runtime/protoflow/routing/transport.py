@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from protoflow.contract.spec import Start
@@ -150,6 +150,11 @@ def target_of(transport: Transport, topic: str) -> Transport:
     if isinstance(transport, RoutedTransport):
         return transport.parts[transport.routes.of_topic(topic)]
     return transport
+
+
+def output_transports(transport: Transport) -> Callable[[str], str]:
+    """Returns a function that names the transport of a topic; a single one has no name."""
+    return transport.routes.of_topic if isinstance(transport, RoutedTransport) else lambda _: ""
 
 
 def part_of(transport: Transport, name: str) -> Transport:
