@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from protoflow import Config
 from protoflow.routing.routes import Routes, output_systems, system_of, warn_of_unused
-from protoflow.transport import SubscriptionSettings, Topology
+from protoflow.transport import SubscriptionSettings
 
 
 def config(**settings: Any) -> Config:
@@ -83,7 +83,6 @@ def test_the_kind_of_broker_is_that_of_the_topic() -> None:
 
 
 def test_a_topic_that_no_handler_uses_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    one = SubscriptionSettings(name="eu.in/g", topic="eu.in", group="g")
     with caplog.at_level(logging.WARNING):
-        warn_of_unused(config(), Topology(subscriptions=(one,)))
+        warn_of_unused(config(namespace="n"), {"n..eu.in"})
     assert [record.topic for record in caplog.records] == ["audited"]  # type: ignore[attr-defined]

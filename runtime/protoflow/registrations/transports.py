@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
 from protoflow.contract.names import NameResolver
+from protoflow.registrations.registration import published_topic
 from protoflow.routing.routes import Routes
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def conflicts(handlers: Sequence[HandlerPlan]) -> Iterator[str]:
 
 def left_by_atomic(handler: HandlerPlan, config: Config, routes: Routes) -> Iterator[str]:
     """Yields the transport to which an atomic handler publishes, if it is another one."""
-    publication = handler.registration.publication
-    if publication is None or not handler.policy.atomic:
+    template = published_topic(handler.registration)
+    if not template or not handler.policy.atomic:
         return
     names = NameResolver(config.namespace, config.variables)
-    topic = names.physical(publication.topic, handler.registration.name)
+    topic = names.physical(template, handler.registration.name)
     target = routes.of_topic(topic)
     if target != handler.transport:
         yield (

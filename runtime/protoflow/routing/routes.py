@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from protoflow.config.conversion import env_form, named
 from protoflow.config.named_transports import DEFAULT, RouteSettings
 from protoflow.config.settings import Config
 from protoflow.contract import topics
-from protoflow.transport.settings import SubscriptionSettings, Topology
+from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.built_in import messaging_system
 
 _log = logging.getLogger("protoflow.service")
@@ -110,14 +110,12 @@ def shown_transports(config: Config) -> str:
     return ", ".join((config.url.safe, *named))
 
 
-def warn_of_unused(config: Config, topology: Topology) -> None:
+def warn_of_unused(config: Config, used: Collection[str]) -> None:
     """Warns of topics of the settings that no handler consumes or publishes: a mistyped name
     would leave its topic on the default transport."""
     if not config.topics:
         return
-    consumed = {one.topic for one in topology.subscriptions}
-    routes = Routes(config)
-    known = {routes.plain(topic) for topic in consumed.union(topology.topics)}
+    known = set(map(Routes(config).plain, used))
     for name in config.topics:
         filled = topics.fill(name, config.variables)[0]
         if filled not in known and filled not in map(env_form, known):

@@ -97,6 +97,10 @@ class RoutedSettler(Settler):
                 await settler.drained()
             await super().drained()
 
+    async def settlements_drained(self) -> None:
+        """Waits until the settlements are answered; outputs on other transports do not matter."""
+        await super().drained()
+
 
 def settler_for(
     routes: OutputRoutes | None,

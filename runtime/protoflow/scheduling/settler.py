@@ -181,6 +181,10 @@ class Settler:
                 await asyncio.sleep(_FIRST_WAIT / 2)
             await asyncio.sleep(0)  # callbacks of ended jobs may publish or settle
 
+    async def settlements_drained(self) -> None:
+        """Waits until the settlements are answered; outputs on other transports do not matter."""
+        await self.drained()
+
     def _watch(
         self, future: asyncio.Future[Any], ended: Callable[[asyncio.Future[Any]], None]
     ) -> None:

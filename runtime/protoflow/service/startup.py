@@ -22,6 +22,7 @@ from protoflow.pipeline import Chain, Middleware, chain_of
 from protoflow.publishing.event_publisher import EventPublisher, publication_of
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.plan import plan
+from protoflow.registrations.registration import published_topic
 from protoflow.registrations.registry import Registry
 from protoflow.registrations.subscription_plan import SubscriptionPlan
 from protoflow.routing.routes import warn_of_unused
@@ -165,7 +166,9 @@ class Components:
         )
         await self.transport.ensure(topology, self.config.topology)
         self.publisher.known(topology.topics)
-        warn_of_unused(self.config, topology)
+        given = (published_topic(item) for item in registry.registrations)
+        outputs = {self.publisher.encode.physical(topic) for topic in given if topic}
+        warn_of_unused(self.config, {*outputs, *(one.settings.topic for one in plans)})
         return schedulers
 
     def _effects(self, plans: Sequence[SubscriptionPlan]) -> InboxRuns | None:
