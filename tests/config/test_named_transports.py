@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ def test_an_unused_a_repeated_and_a_nameless_transport_are_refused() -> None:
     assert missing == "transports.audit.url: is missing"
     (name, _unused) = mistakes(transports={"Audit Log": "nats://b"})
     assert name.startswith("transports.Audit Log: a name has lower-case letters")
+
+
+def test_settings_that_are_replaced_keep_the_transports_of_handlers(tmp_path: Path) -> None:
+    file = tmp_path / "protoflow.toml"
+    file.write_text(TOML)
+    got = replace(config(file=file), namespace="other", file=None, environ={})
+    assert got.handler_transports == {"shop.v1.Orders.Bill": "default"}
+    assert got.transports == config(file=file).transports
 
 
 def test_tables_of_another_shape_are_refused() -> None:

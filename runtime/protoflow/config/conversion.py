@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from protoflow.config.named_transports import route_of, table_of
+from protoflow.config.named_transports import HandlerPolicies, route_of, table_of
 from protoflow.config.options import convert, did_you_mean
 from protoflow.config.url import TransportURL
 from protoflow.contract.policy import merge
@@ -60,6 +60,8 @@ def without_transports(handlers: Any, transports: dict[str, str]) -> Any:
     if not isinstance(handlers, Mapping):
         return handlers  # the conversion reports it
     policies: dict[str, Any] = {}
+    if isinstance(handlers, HandlerPolicies):  # of another Config
+        transports.update(handlers.transports)
     for handler, policy in handlers.items():
         if isinstance(policy, Mapping) and "transport" in policy:
             form = env_form(handler)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from protoflow.config.options import did_you_mean
 from protoflow.config.url import TransportURL
+from protoflow.contract.spec import DeliveryPolicy
 from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import ConfigError
 
@@ -42,6 +43,21 @@ class RouteSettings:
     """
 
     transport: str = ""
+
+
+class HandlerPolicies(dict[str, DeliveryPolicy]):
+    """The policies of handlers, and the transports that some of them name.
+
+    Args:
+        policies: by handler.
+        transports: the names of transports, by handler.
+    """
+
+    def __init__(
+        self, policies: Mapping[str, DeliveryPolicy], transports: Mapping[str, str]
+    ) -> None:
+        super().__init__(policies)
+        self.transports = transports
 
 
 def table_of(name: str, value: Any) -> dict[str, Any]:

@@ -159,13 +159,14 @@ class Config:
                 if name == "handlers":
                     converted = conversion.renamed(converted, effective)
                 effective = conversion.laid_over(effective, converted)
-            if name == "transports":
+            if name == "handlers":
+                effective = named_transports.HandlerPolicies(effective, by_handler)
+            elif name == "transports":
                 effective = named_transports.transports_of(effective, mistakes)
             object.__setattr__(self, name, effective)
         object.__setattr__(self, "environ", None)
         object.__setattr__(self, "fallback", None)
         object.__setattr__(self, "_origins", origins)
-        object.__setattr__(self, "_handler_transports", by_handler)
         mistakes += _mistakes_in(self)
         if mistakes:
             raise ConfigError(mistakes)
@@ -204,7 +205,7 @@ class Config:
     @property
     def handler_transports(self) -> Mapping[str, str]:
         """The names of the transports that `handlers` sets, by handler."""
-        return cast("Mapping[str, str]", self.__dict__["_handler_transports"])
+        return cast("named_transports.HandlerPolicies", self.handlers).transports
 
     def policy_of(self, handler: str) -> DeliveryPolicy:
         """Returns the policy that `handlers` sets for a handler. The key is its name, or its form
