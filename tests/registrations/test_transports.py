@@ -87,7 +87,7 @@ def test_dead_letters_of_two_transports_do_not_share_a_topic() -> None:
         "a.B.D on audit and a.B.C on default both send dead letters to failed; give one of them "
         "another dead_letter.topic"
     )
-    consumer = registration("a.B.E", topic="failed", group="mending")
+    consumer = registration("a.B.E", topic="failed", group="fixing")
     with pytest.raises(RegistrationError) as caught:
         plan([items[1], consumer], config(), BOTH)
     assert caught.value.problems[0].startswith(

@@ -38,7 +38,7 @@ def config(**settings: Any) -> Config:
 
 
 class Part:
-    """A transport that notes its calls and fails when it is told to."""
+    """A transport that notes its calls and fails on request."""
 
     def __init__(self, **claims: Any) -> None:
         self.capabilities = Capabilities(**claims)

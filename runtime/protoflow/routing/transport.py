@@ -168,7 +168,7 @@ def read_from(transport: Transport, topic: str) -> Transport:
 
 
 def learn(transport: Transport, subscriptions: Iterable[SubscriptionSettings]) -> None:
-    """Tells several transports where subscriptions are, so that their places can be read."""
+    """Gives several transports the places of subscriptions, so that these can be read."""
     if isinstance(transport, RoutedTransport):
         transport.routes.learn(subscriptions)
 
