@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.harness import Harness
-from tests.acceptance.targets import REQUIRED, TARGETS, Target
+from tests.acceptance.targets import TARGETS, Target
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" not in metafunc.fixturenames:
         return
     chosen = metafunc.config.getoption("--transport", default=None)
-    targets = [each for each in TARGETS.values() if each.name in (chosen or REQUIRED)]
+    targets = [each for each in TARGETS.values() if each.name in (chosen or TARGETS)]
     names = [target.name for target in targets]
     metafunc.parametrize("target", targets, ids=names, indirect=True)
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from protoflow.transports.postgresql.database import Database
 
 _UPTO = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq"
-OPEN = f"SELECT pg_current_snapshot()::text, ({_UPTO})"
-_OPEN_AT = f"SELECT pg_current_snapshot()::text, ({_UPTO}), pg_postmaster_start_time()::text"
+OPEN = f"SELECT {{snapshot}}::text, ({_UPTO})"
+_OPEN_AT = f"{OPEN}, pg_postmaster_start_time()::text"
 
 
 class Position(NamedTuple):
@@ -95,7 +95,7 @@ class Seen(NamedTuple):
 _SINCE = """
 SELECT EXISTS (SELECT 1 FROM {s}.log WHERE topic = $1 AND bucket = ANY ($2::int[]) AND seq > $3)
   OR EXISTS (SELECT 1 FROM {s}.log WHERE xid = ANY ($4::text[]::xid8[]) AND topic = $1),
-  pg_current_snapshot()::text
+  {snapshot}::text
 """
 
 
