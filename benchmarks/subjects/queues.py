@@ -98,7 +98,7 @@ QUEUES = {"ours": protoflow, "pgqueuer": pgqueuer, "procrastinate": procrastinat
 
 async def main(chosen: Options) -> None:
     """Runs the subject."""
-    meter = Meter(chosen.count, chosen.warm)
+    meter = Meter(chosen.count, chosen.warm, chosen.run)
     async with database(chosen.url, chosen.run) as url:
         await QUEUES[chosen.transport](chosen, url, meter)
     meter.report()
