@@ -13,8 +13,10 @@ def test_a_head_is_a_pair_of_id_and_metadata() -> None:
 
 @pytest.mark.parametrize(
     "head",
-    ["", "x", "[", '["m1"]', '["m1",{}] ', '["m1",{}],1', '["m1",{"a":1}]', '[1,{}]', '["m1",[]]']
-    + ['{"a":1,"b":2}', "1", "null", "[" * 100_000],
+    [
+        "", "x", "[", '["m1"]', '["m1",{}] ', '["m1",{}],1', '["m1",{"a":1}]', '[1,{}]',
+        '["m1",[]]', '{"a":1,"b":2}', "1", "null", "[" * 100_000,
+    ],
 )  # fmt: skip
 def test_a_damaged_head_keeps_payload_and_key(head: str) -> None:
     message, problem = read_message("orders", 7, b"k", head, b"x")
