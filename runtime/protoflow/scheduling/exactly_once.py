@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -19,6 +19,7 @@ from protoflow.errors import BatchFailed, PublishRefusedError
 from protoflow.handler import Batch
 from protoflow.inbox.entries import Entry, entry_of
 from protoflow.inbox.failures import is_busy, is_conflict, is_refused, not_open
+from protoflow.inbox.transaction import QuickOpener
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec
@@ -95,6 +96,7 @@ class ExactlyOnce:
         self.destination = destination
         self.threads = threads
         self.topics = topics
+        self._quick = inbox.opener if isinstance(inbox.opener, QuickOpener) else None
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
 
     async def run(self, delivery: Delivery, context: Context) -> Outcome:
@@ -125,21 +127,11 @@ class ExactlyOnce:
         self, context: Context, items: Sequence[Context], entries: Sequence[Entry]
     ) -> Outcome:
         """Runs the handler in one transaction."""
-        opener = self.inbox.opener
-        if opener is None:
-            raise TypeError("the inbox opens transactions in threads only")
         try:
-            transaction = await opener.begin()
+            transaction, fresh = await self._begin(items, entries)
         except Exception as error:
             return self.postponed(error)
         try:
-            try:
-                fresh = await self.inbox.table.enter(
-                    transaction.database, self.spec.group, self.spec.name, entries,
-                    self.repeated(items),
-                )  # fmt: skip
-            except Exception as error:
-                return self.postponed(error)
             self.began()
             chosen = chosen_of(items, entries, fresh)
             if not chosen:
@@ -158,6 +150,26 @@ class ExactlyOnce:
             return await self._commit(transaction, context)
         finally:
             await transaction.close()
+
+    async def _begin(
+        self, items: Sequence[Context], entries: Sequence[Entry]
+    ) -> tuple[Transaction, Collection[Entry]]:
+        """Opens a transaction and records messages; returns those that are to be handled."""
+        opener, table = self.inbox.opener, self.inbox.table
+        group, name, again = self.spec.group, self.spec.name, self.repeated(items)
+        if opener is None:
+            raise TypeError("the inbox opens transactions in threads only")
+        if self._quick is not None and len(entries) == 1:
+            statements = table.text(group, name, entries[0], again[0])
+            transaction, inserted = await self._quick.begin_with(statements)
+            return transaction, entries if inserted else ()
+        transaction = await opener.begin()
+        try:
+            fresh = await table.enter(transaction.database, group, name, entries, again)
+        except BaseException:
+            await transaction.close()
+            raise
+        return transaction, fresh
 
     def repeated(self, items: Sequence[Context]) -> list[bool]:
         """Returns the messages that are run again although the inbox has recorded them."""
@@ -238,7 +250,7 @@ def unknown() -> Outcome:
 
 
 def chosen_of(
-    items: Sequence[Context], entries: Sequence[Entry], fresh: set[Entry]
+    items: Sequence[Context], entries: Sequence[Entry], fresh: Collection[Entry]
 ) -> list[Context]:
     """Returns the messages to handle: each new message, once."""
     left = set(fresh)
