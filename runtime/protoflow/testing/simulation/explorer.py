@@ -103,7 +103,15 @@ class Explorer:
             choices, profile, names, scenario.faults, scenario.crashes, scenario.duration
         )
         simulation: Simulation | None = None
-        with determined(seed.number, lambda: simulation.now if simulation is not None else 0.0):
+
+        def now() -> float:
+            return simulation.now if simulation is not None else 0.0
+
+        def refused(text: str) -> None:
+            if simulation is not None:
+                simulation.fail("determinism", text)
+
+        with determined(seed.number, now, refused):
             simulation = Simulation(
                 seed, self.services, scenario, profile, planned, self.invariants,
                 self.on_restart,
