@@ -17,7 +17,7 @@ import pytest
 
 from tests.acceptance.harness import Harness
 from tests.acceptance.targets import REQUIRED, TARGETS, Target
-from tests.acceptance.waiting import virtual
+from tests.waiting import virtual
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
