@@ -13,7 +13,6 @@ from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
 from protoflow.testing.simulation.service_process import SimulationHost
 
-
 #: How many messages that are none a foreign publisher sends at most.
 _BURST = 4
 
