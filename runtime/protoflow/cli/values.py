@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import time
 from typing import Any
 
 import click
@@ -36,7 +37,7 @@ def moment_of(text: str) -> float:
     """Returns the seconds since the epoch of a time or an age. Raises BadParameter."""
     age = _duration_of(text)
     if age is not None:
-        return datetime.datetime.now(datetime.UTC).timestamp() - age
+        return time.time() - age
     try:
         return time_of(text)
     except ValueError:

@@ -79,7 +79,7 @@ class Suspects:
         #: Suspects whose mark may exist although writing it failed.
         self._doubtful: set[Job] = set()
         self._stopped = False
-        self._clearing: set[asyncio.Task[None]] = set()
+        self._clearing: dict[asyncio.Task[None], None] = {}
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._unproved) + self._busy
@@ -138,7 +138,7 @@ class Suspects:
                 await asyncio.wait([task], timeout=_LEAST)
         if self._clearing:
             await asyncio.wait(self._clearing, timeout=max(_LEAST, seconds / 2))
-            for clearing in self._clearing:
+            for clearing in tuple(self._clearing):
                 clearing.cancel()
 
     def _put(self, job: Job) -> None:
@@ -281,8 +281,8 @@ class Suspects:
 
     def _clear_later(self, job: Job) -> None:
         task = asyncio.get_running_loop().create_task(self._clear(job))
-        self._clearing.add(task)
-        task.add_done_callback(self._clearing.discard)
+        self._clearing[task] = None
+        task.add_done_callback(self._clearing.pop)
 
     def _unproved_due(self, job: Job) -> None:
         del self._unproved[job]

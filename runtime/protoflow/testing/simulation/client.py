@@ -13,6 +13,9 @@ from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
 from protoflow.testing.simulation.service_process import SimulationHost
 
+#: How many messages that are none a foreign publisher sends at most.
+_BURST = 4
+
 
 class Client:
     """A `Publisher` of the outside world."""
@@ -40,7 +43,9 @@ class Client:
                 host.trace.add(
                     host.loop.now, "client", f"fault {fault.kind}", message.id, str(fault)
                 )
-                self._publish_garbage(self._some_message() or message)
+                like = self._some_message() or message
+                for _ in range(host.choices.whole("client.burst", 1, _BURST)):
+                    self._publish_garbage(like)
             (error,) = host.broker.publish([message])
             if error is not None:
                 raise PublishError(str(error))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from protoflow import ids
@@ -15,6 +18,13 @@ from protoflow.clock import Clock
 
 #: Where virtual time starts, in seconds since the epoch: 2026-01-01 UTC.
 START = 1767225600.0
+#: The functions of `random` that take from the shared generator.
+_DRAWING = tuple(
+    name
+    for name, function in vars(random).items()
+    if not name.startswith("_") and getattr(function, "__self__", None) is random._inst  # type: ignore[attr-defined]
+)
+_importing: Any = importlib._bootstrap  # type: ignore[attr-defined]  # all imports end there
 
 
 class SimulatedClock(Clock):
@@ -47,26 +57,24 @@ class SimulatedClock(Clock):
 
 
 @contextmanager
-def determined(seed: int, monotonic: Callable[[], float]) -> Iterator[None]:
+def determined(
+    seed: int, monotonic: Callable[[], float], refused: Callable[[str], object] = print
+) -> Iterator[None]:
     """Within it `time`, `random`, `os.urandom`, and so `uuid.uuid4` and the ids of messages,
-    follow the seed and virtual time. `datetime.now` and code in C stay as they are."""
+    follow the seed and virtual time. `datetime.now` and code in C stay as they are.
+
+    Other threads, and modules that are imported meanwhile, get the real ones: they may not take
+    from what the seed gives. A thread cannot be started: `refused` is told, for a handler's error
+    would only be retried.
+    """
     bits = random.Random(seed)  # noqa: S311  it is to be repeatable
-    replaced: dict[tuple[Any, str], Any] = {
-        (time, "time"): lambda: START + monotonic(),
-        (time, "time_ns"): lambda: int((START + monotonic()) * 1e9),
-        (time, "monotonic"): monotonic,
-        (time, "monotonic_ns"): lambda: int(monotonic() * 1e9),
-        (time, "perf_counter"): monotonic,
-        (time, "perf_counter_ns"): lambda: int(monotonic() * 1e9),
-        (os, "urandom"): bits.randbytes,
-        (random, "_urandom"): bits.randbytes,
-    }
-    kept = {place: getattr(*place) for place in replaced}
     state = random.getstate()
     collects = gc.isenabled()
     gc.disable()  # a collection runs destructors at moments that no seed chooses
     random.seed(seed)
     ids.forget()
+    replaced = _Here().replacements(bits.randbytes, monotonic, refused)
+    kept = {place: getattr(*place) for place in replaced}
     for (module, name), function in replaced.items():
         setattr(module, name, function)
     try:
@@ -78,3 +86,68 @@ def determined(seed: int, monotonic: Callable[[], float]) -> Iterator[None]:
         ids.forget()
         if collects:
             gc.enable()
+
+
+class _Here:
+    """The thread of the simulation, while it imports nothing."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._imports = 0
+
+    def replacements(
+        self, randbytes: Callable[[int], bytes], monotonic: Callable[[], float],
+        refused: Callable[[str], object],
+    ) -> dict[tuple[Any, str], Any]:  # fmt: skip
+        """Returns what replaces what, by module and name."""
+        clocks = ("monotonic", "perf_counter", "process_time", "thread_time")
+        found: dict[tuple[Any, str], Any] = {
+            (time, "time"): lambda: START + monotonic(),
+            (time, "time_ns"): lambda: int((START + monotonic()) * 1e9),
+            **{(time, name): monotonic for name in clocks},
+            **{(time, f"{name}_ns"): lambda: int(monotonic() * 1e9) for name in clocks},
+            (os, "urandom"): randbytes,
+            (random, "_urandom"): randbytes,
+            (threading.Thread, "start"): partial(_refuse, refused),
+        }
+        here = {place: self._or(function, getattr(*place)) for place, function in found.items()}
+        elsewhere = random.Random()  # noqa: S311  for those that took from the shared one
+        for name in _DRAWING:
+            shared = getattr(random, name)
+            here[random, name] = self._or(shared, getattr(elsewhere, name))
+        here[_importing, "_find_and_load"] = self._counted(_importing._find_and_load)
+        return here
+
+    def _or(self, function: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a function that is one thing here and another elsewhere."""
+        thread, ident = self._thread, threading.get_ident
+
+        def either(*args: Any, **kwargs: Any) -> Any:
+            if ident() == thread and not self._imports:
+                return function(*args, **kwargs)
+            return real(*args, **kwargs)
+
+        return either
+
+    def _counted(self, load: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns the import of a module that is not loaded yet, during which it is not here."""
+
+        def counted(*args: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return load(*args)
+            self._imports += 1
+            try:
+                return load(*args)
+            finally:
+                self._imports -= 1
+
+        return counted
+
+
+def _refuse(refused: Callable[[str], object], thread: threading.Thread) -> None:
+    text = (
+        f"a simulated service started the thread {thread.name!r}, whose moments no seed chooses; "
+        "use asyncio.to_thread, which is simulated, or give the service a fake"
+    )
+    refused(text)
+    raise RuntimeError(text)

@@ -34,13 +34,17 @@ class SimulationFailed(AssertionError):  # noqa: N818  what happened
         seed: the seed with the fewest faults that still fails.
         failure: what it found.
         trace: everything that happened with it.
+        divergence: the first difference between two runs of the seed; None if there is none.
     """
 
-    def __init__(self, text: str, seed: Seed, failure: Failure, trace: Trace) -> None:
+    def __init__(
+        self, text: str, seed: Seed, failure: Failure, trace: Trace, divergence: str | None
+    ) -> None:
         super().__init__(text)
         self.seed = seed
         self.failure = failure
         self.trace = trace
+        self.divergence = divergence
 
 
 @dataclass
@@ -103,7 +107,15 @@ class Explorer:
             choices, profile, names, scenario.faults, scenario.crashes, scenario.duration
         )
         simulation: Simulation | None = None
-        with determined(seed.number, lambda: simulation.now if simulation is not None else 0.0):
+
+        def now() -> float:
+            return simulation.now if simulation is not None else 0.0
+
+        def refused(text: str) -> None:
+            if simulation is not None:
+                simulation.fail("determinism", text)
+
+        with determined(seed.number, now, refused):
             simulation = Simulation(
                 seed, self.services, scenario, profile, planned, self.invariants,
                 self.on_restart,
@@ -145,7 +157,7 @@ class Explorer:
             shrunk, last = seed, first  # without faults that met nothing it does not fail
         found = last.failure or failure
         text = explain(seed, shrunk, found, last.faults.happened, last.trace, differs)
-        raise SimulationFailed(text, shrunk, found, last.trace)
+        raise SimulationFailed(text, shrunk, found, last.trace, differs)
 
     def _fails(self, seed: Seed, failure: Failure) -> Simulation | None:
         simulation = self.run(seed)

@@ -21,6 +21,9 @@ T = TypeVar("T")
 _PATIENCE = 2.0
 #: Longer than a lease, in seconds.
 _SLOW = 45.0
+#: Seconds for which no renewal is heard: acknowledgements of progress have no answer, so a client
+#: notices their loss late.
+_UNHEARD = (45.0, 120.0)
 #: Seconds between calls of one process, at least.
 _APART = 1e-6
 #: Whether an entry of a call, by its number, is done.
@@ -91,7 +94,7 @@ class Link:
     ) -> None:  # fmt: skip
         host, loop = self._host, self._host.loop
         if fault == "unheard":
-            self._unheard[site] = loop.now + _SLOW
+            self._unheard[site] = loop.now + host.choices.between(f"{site}.unheard", *_UNHEARD)
         if host.broker.down or fault == "refused" or loop.now < self._unheard.get(site, 0.0):
             if fault == "crash-after":
                 host.crash(self.process)

@@ -33,6 +33,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         duration: chooses how long a function in a thread takes, in seconds.
     """
 
+    task_class: type[asyncio.Task[Any]] = asyncio.Task
+
     def __init__(self, seed: int, duration: Callable[[], float]) -> None:
         super().__init__()
         self.now = 0.0
@@ -98,7 +100,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         **_kwargs: Any,
     ) -> asyncio.Task[Any]:
         """Makes a task of the process in whose context it runs."""
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name="task", context=context)
+        task: asyncio.Task[Any] = self.task_class(coro, loop=self, name="task", context=context)
         if self._late is not None:
             self._late.append(task)
         process = current.get() if context is None else context.get(current)

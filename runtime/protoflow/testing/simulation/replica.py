@@ -100,6 +100,10 @@ class Replica:
         await service.stop()
         took, limit = simulation.loop.now - began, service.config.shutdown_timeout
         simulation.trace.add(simulation.loop.now, str(process), "stopped")
+        for one in service.subscriptions:
+            if one.in_flight.count < 0 or one.in_flight.bytes < 0:
+                text = f"{one.in_flight.count} in {one.settings.name} after the drain"
+                simulation.fail("in flight", text, "")
         if took > limit + _GRACE:
             simulation.fail("drain", f"{process} drained for {took:.3f} s of {limit:g} s", "")
         process.alive = False

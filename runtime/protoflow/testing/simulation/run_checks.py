@@ -196,6 +196,7 @@ class RunChecks:
             record.cancelled += 1  # maybe by itself, which is a failure
             record.owes_outputs = False
             self._trace.add(self._now(), str(run.process), "cancelled", run.message)
+            self._check_late(run)
 
     def _end_without_verdict(self, run: Run) -> None:
         run.ended, run.outcome = self._now(), "again"
@@ -212,15 +213,7 @@ class RunChecks:
                 f"{run.handler} ran on for {now - lost:.3f} s after its lease was lost",
                 run.message,
             )
-        ended = self._ended(run.delivery)
-        if ended is not None and ended.by_clock and run.process.resumes < ended.time:
-            late = now - ended.time
-            if late > ended.lease * _LATE:
-                self._fail(
-                    "lost leases",
-                    f"{run.handler} ran on for {late:.3f} s after its lease ended at the broker",
-                    run.message,
-                )
+        self._check_late(run)
         if isinstance(outcome, Done | Skip):
             record.successes += 1
             return
@@ -232,6 +225,22 @@ class RunChecks:
             record.next_attempt = run.attempt + 1
             record.not_before = now + (outcome.delay or 0.0)
             record.disturbances = ledger.disturbances
+
+    def _check_late(self, run: Run) -> None:
+        """A run whose lease ended at the broker is cancelled soon, unless its process stood still
+        meanwhile."""
+        ended, now = self._ended(run.delivery), self._now()
+        if ended is None or not ended.by_clock or run.process.resumes >= ended.time:
+            return
+        if not run.process.alive:
+            return  # what is left of it is closed
+        late = now - ended.time
+        if late > ended.lease * _LATE:
+            self._fail(
+                "lost leases",
+                f"{run.handler} ran on for {late:.3f} s after its lease ended at the broker",
+                run.message,
+            )
 
     def _outputs(
         self, record: Record, spec: HandlerSpec, outcome: Outcome, outputs: tuple[str, ...]

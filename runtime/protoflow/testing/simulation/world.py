@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from protoflow.testing.simulation.transport import broker_of
 T = TypeVar("T")
 OnRestart = Callable[["Simulation", str], object]
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+", re.ASCII)
 #: How long outages and the like last, in seconds: shorter or longer than a lease.
 _SHORT, _LONG = (0.5, 10.0), (25.0, 50.0)
 #: Seconds after which a fault is looked for again, whose process or call is not there yet.
@@ -135,6 +137,7 @@ class Simulation:
     def fail(self, invariant: str, text: str, message: str = "") -> None:
         """An invariant does not hold: the run ends. Of several the first counts."""
         if self.failure is None:
+            text = _ADDRESS.sub("", text)  # differs in each run
             self.failure = Failure(invariant, text, message, self.now)
             self.trace.add(self.now, "", "VIOLATED", message, f"{invariant}: {text}")
             if not self._over.done():

@@ -40,10 +40,10 @@ class ReadyDeliveries:
 
     def put_back(self, deliveries: Iterable[Delivery]) -> None:
         """Adds deliveries again that were handed out, each before later ones of its partition."""
-        touched: set[Partition] = set()
+        touched: dict[Partition, None] = {}
         for delivery in deliveries:
             partition: Partition = delivery.receipt
-            touched.add(partition)
+            touched[partition] = None
             self._add(partition, (delivery,))
         for partition in touched:
             partition.ready = deque(sorted(partition.ready, key=_position))

@@ -75,7 +75,7 @@ class KafkaSettler:
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
         """Counts finished offsets; commits follow at each interval, and before partitions leave."""
         results = _Results(len(settlements))
-        touched: set[Partition] = set()
+        touched: dict[Partition, None] = {}
         again: list[Delivery] = []
         publishing: list[tuple[int, Settlement]] = []
         for index, settlement in enumerate(settlements):
@@ -92,7 +92,7 @@ class KafkaSettler:
             else:
                 partition.finish(delivery.position)  # type: ignore[arg-type]  # may be done before
             if partition.resting:
-                touched.add(partition)
+                touched[partition] = None
         if publishing:
             self._after_outputs(publishing, results)
         if again:
