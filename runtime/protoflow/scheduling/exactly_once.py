@@ -40,10 +40,10 @@ _log = logging.getLogger("protoflow.inbox")
 
 #: A run that loses a conflict with another transaction is repeated this often at once.
 _CONFLICTS: Final = 3
-#: The limit for the outputs of one run, because they are kept until the commit.
+#: The most outputs of one run, because they are kept in memory until the commit.
 _MOST_OUTPUTS: Final = 10_000
 _MOST_BYTES: Final = 64 * 1024 * 1024
-#: Waits in seconds before a run is tried again whose transaction did not begin.
+#: Seconds before a run is repeated if its transaction could not begin.
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 5.0
 #: If the result of COMMIT is unknown, the inbox is asked after this time.
@@ -194,7 +194,7 @@ class ExactlyOnce:
         return context.decoded
 
     def keep(self, context: Context, result: Any, size: int = 0) -> int:
-        """Keeps a result until the commit; returns the bytes kept so far. Raises if too many."""
+        """Keeps a result until the commit; returns the bytes so far. Raises if too many."""
         size += keep_result(context, self.spec.publication, result)
         if len(context.outputs) > _MOST_OUTPUTS or size > _MOST_BYTES:
             raise PublishRefusedError(
@@ -263,9 +263,11 @@ def chosen_of(
 
 
 def _single(failed: BatchFailed, count: int) -> Exception:
-    """Returns the error for a `BatchFailed` if the whole batch is rolled back: the error of its
-    only message,
-    else a reason to handle the messages one by one."""
+    """Returns the error for a `BatchFailed`, which rolls back the whole batch.
+
+    If the batch has one message, it is the error of this message; otherwise it causes the messages
+    to be handled one by one.
+    """
     if count == 1 and failed.errors:
         error = next(iter(failed.errors.values()))
         return error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
