@@ -40,6 +40,9 @@ COMMANDS = {
         "protoflow.cli.breaking.command", "Show what a changed contract does to messages."
     ),
     "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker."),
+    "export": Row(
+        "protoflow.cli.export.command", "Print manifests for Kubernetes, KEDA or systemd."
+    ),
     "doctor": Row(
         "protoflow.cli.doctor", "Check the installation and the connection to the broker."
     ),

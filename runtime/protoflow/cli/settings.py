@@ -100,6 +100,12 @@ def export(transport: str | None, config_file: str | None) -> None:
         os.environ["PROTOFLOW_CONFIG"] = file
 
 
+def file_of(config_file: str | None) -> Path | None:
+    """Returns the file of settings that `config_of` reads; None: there is none."""
+    file = config_file or _project_file() or os.environ.get("PROTOFLOW_CONFIG")
+    return Path(file) if file else None
+
+
 def _project_file() -> str | None:
     """Returns the settings that `[tool.protoflow] config` names, if the environment names none."""
     found: str | None = project_settings().get("config")
