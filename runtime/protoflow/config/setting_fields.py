@@ -16,7 +16,7 @@ JOURNAL_SIZE: Final = Limit(1024 * 1024, math.inf, "must be at least 1048576")
 
 
 class Default:
-    """Stands for an argument that was not given, and holds the built-in value."""
+    """Marks an argument that was not given, and holds the built-in value."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

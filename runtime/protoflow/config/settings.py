@@ -66,7 +66,7 @@ class Config:
     structured: bool = setting(False, "publish CloudEvents in structured mode")
     profile: Profile = setting(Profile.NATIVE, "native; watermill adds the headers of Watermill")
     topology: TopologyMode = setting(
-        TopologyMode.CREATE, "create, verify or none: what a start does with topics"
+        TopologyMode.CREATE, "create, verify or none: whether a start creates or checks topics"
     )
     defaults: DeliveryPolicy = setting(
         DeliveryPolicy(), "policy values that the contract does not set"
@@ -208,8 +208,11 @@ class Config:
         return cast("named_transports.HandlerPolicies", self.handlers).transports
 
     def policy_of(self, handler: str) -> DeliveryPolicy:
-        """Returns the policy that `handlers` sets for a handler. The key is its name, or its form
-        in environment variables, `shop_v1_orders_bill_order`."""
+        """Returns the policy that `handlers` sets for a handler.
+
+        The key in `handlers` is the name of the handler, or its form in environment variables,
+        `shop_v1_orders_bill_order`.
+        """
         return conversion.named(self.handlers, handler) or DeliveryPolicy()
 
     def unknown_handlers(self, known: Iterable[str]) -> list[str]:

@@ -117,7 +117,7 @@ class Host(Protocol):
 
     @property
     def watched(self) -> Sequence[SubscriptionSettings]:
-        """The subscriptions whose lag is read: running ones, or those of a contract."""
+        """The subscriptions whose lag is read: running ones, or all of a contract."""
         ...
 
     def publish_topic(self, spec: HandlerSpec) -> str:
@@ -153,7 +153,7 @@ class Reporter:
         return DEFAULT
 
     async def refresh(self) -> None:
-        """Asks the broker for lag and dead letters, unless the last answer is recent."""
+        """Queries lag and dead letters, unless the last answer is recent."""
         now = self.clock.monotonic()
         counting = now >= self._next_dead_letters
         if counting:

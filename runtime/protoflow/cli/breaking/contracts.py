@@ -52,8 +52,8 @@ def _contract(source: Source, config: Config) -> Contract:
 
 
 def _for(catalog: Catalog, config: Config) -> Config:
-    """Returns the settings without those for handlers and groups that only the other version
-    has, and without transports that nothing uses then."""
+    """Returns the settings without those for handlers and groups that this version does not
+    have, and without transports that nothing uses then."""
     names = [method.name for method in catalog.methods]
     groups = [topics.fill(method.group, config.variables)[0] for method in catalog.methods]
     handlers = HandlerPolicies(
