@@ -46,8 +46,8 @@ def test_a_file_names_transports_and_what_uses_them(tmp_path: Path) -> None:
     audit = got.transport_named("audit")
     assert (audit.url.safe, dict(audit.options)) == ("jetstream://nats", {"shards": 2})
     assert got.transport_named("default").url.safe == "kafka://localhost"
-    assert got.topics["orders.audited"].transport == "audit"
-    assert got.groups["billing"].transport == "audit"
+    assert got.routes["topics"]["orders.audited"].transport == "audit"
+    assert got.routes["groups"]["billing"].transport == "audit"
     assert got.handler_transports == {"shop.v1.Orders.Bill": "default"}
     assert got.policy_of("shop.v1.Orders.Bill").concurrency == 3
     assert "s3cr3t" not in f"{got!r}{got.describe()}"
@@ -81,7 +81,7 @@ def test_programs_give_a_url_a_table_or_a_record() -> None:
         topics={name: {"transport": name} for name in "abc"},
     )  # fmt: skip
     assert [url.safe for url in got.urls[1:]] == ["nats://a", "nats://b", "nats://c"]
-    assert [dict(one.options) for one in got.transports.values()] == [{}, {"x": 1}, {"y": 2}]
+    assert [dict(got.transport_named(name).options) for name in "abc"] == [{}, {"x": 1}, {"y": 2}]
 
 
 def test_an_unknown_transport_is_named_with_its_setting() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,10 @@ from protoflow.stats.handlers import SentMessages
 from protoflow.transport import Capabilities
 
 from tests.scheduling.test_settler import Broker, job
+
+
+def note(confirmed: list[str], name: str, _refused: object) -> None:
+    confirmed.append(name)
 
 
 class Routes:
@@ -65,7 +70,7 @@ async def test_a_transport_that_does_not_answer_holds_up_only_its_own_outputs() 
     harness, confirmed = Harness(), list[str]()
     for name, topics in (("1", "a"), ("2", "b"), ("3", "ab"), ("4", "a")):
         outputs = [message(name + topic, topic) for topic in topics]
-        harness.settler.publish(job(name), outputs, lambda _, name=name: confirmed.append(name))
+        harness.settler.publish(job(name), outputs, partial(note, confirmed, name))
     await asyncio.sleep(0)
     assert harness.calls("a") == [["1a", "3a", "4a"]], "the order of calls, in one submission"
     assert harness.calls("b") == [["2b", "3b"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from protoflow.config.options import did_you_mean
 from protoflow.config.url import TransportURL
@@ -43,6 +43,12 @@ class RouteSettings:
     """
 
     transport: str = ""
+
+
+#: What programs give as `transports`: URLs, tables or records by name.
+TransportTable: TypeAlias = Mapping[str, str | Mapping[str, Any] | NamedTransport]
+#: What programs give as `topics` and `groups`.
+RouteTable: TypeAlias = Mapping[str, Mapping[str, str] | RouteSettings]
 
 
 class HandlerPolicies(dict[str, DeliveryPolicy]):
@@ -111,7 +117,6 @@ def route_of(where: str, value: Any, mistakes: list[str]) -> RouteSettings:
 
 
 def mistakes_in(
-    default: NamedTransport,
     transports: Mapping[str, NamedTransport],
     tables: Mapping[str, Mapping[str, RouteSettings]],
     handlers: Mapping[str, str],
@@ -119,8 +124,7 @@ def mistakes_in(
     """Yields unknown, unused and repeated transports.
 
     Args:
-        default: the transport of the setting `transport`.
-        transports: the other transports.
+        transports: by name; `default` first, which is the setting `transport`.
         tables: the settings `topics` and `groups`.
         handlers: the transport that `handlers` names, by handler.
     """
@@ -131,14 +135,14 @@ def mistakes_in(
         if route.transport
     }
     used |= {f"handlers.{key!r}.transport": name for key, name in handlers.items()}
-    known = (DEFAULT, *transports)
+    known = tuple(transports)
     for setting, name in used.items():
         if name not in known:
             hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
             yield f"{setting}: no transport {name!r}{hint}"
-    same = {"transport": default}
+    same: dict[str, NamedTransport] = {}
     for name, transport in transports.items():
-        if name not in used.values():
+        if name != DEFAULT and name not in used.values():
             yield (
                 f"transports.{name}: no topic, group or handler uses it; set `transport = "
                 f'"{name}"` in [topics."..."], [groups."..."] or [handlers."..."], or remove it'
@@ -146,4 +150,4 @@ def mistakes_in(
         for other, known_transport in same.items():
             if transport == known_transport:
                 yield f"transports.{name}: the same URL as {other}; use one of the two"
-        same[f"transports.{name}"] = transport
+        same["transport" if name == DEFAULT else f"transports.{name}"] = transport

@@ -8,19 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
-from protoflow.config import conversion, named_transports
+from protoflow.config import conversion, named_transports, setting_fields
 from protoflow.config.http_mistakes import http_mistakes
-from protoflow.config.named_transports import DEFAULT, NamedTransport, RouteSettings
-from protoflow.config.secret import Secret
-from protoflow.config.setting_fields import (
-    JOURNAL_SIZE,
-    NOT_NEGATIVE,
-    PORT,
-    POSITIVE,
-    Default,
-    out_of_range,
-    setting,
+from protoflow.config.named_transports import (
+    DEFAULT,
+    NamedTransport,
+    RouteSettings,
+    RouteTable,
+    TransportTable,
 )
+from protoflow.config.secret import Secret
+from protoflow.config.setting_fields import NOT_NEGATIVE, PORT, POSITIVE, Default, setting
 from protoflow.config.sources import from_environment, from_file, known_only
 from protoflow.config.url import TransportURL
 from protoflow.contract import topics
@@ -50,15 +48,9 @@ class Config:
 
     transport: str | TransportURL = setting(TransportURL(scheme="memory"), "URL of the broker")
     transport_options: Mapping[str, Any] = setting({}, "options of the transport")
-    transports: Mapping[str, NamedTransport] = setting(
-        {}, "further transports by name: url, and options of the transport"
-    )
-    topics: Mapping[str, RouteSettings] = setting(
-        {}, "by topic of the contract: transport, the name of its transport"
-    )
-    groups: Mapping[str, RouteSettings] = setting(
-        {}, "by group of the contract: transport, where the group consumes"
-    )
+    transports: TransportTable = setting({}, "further transports by name: url, and their options")
+    topics: RouteTable = setting({}, "by topic of the contract: transport, by its name")
+    groups: RouteTable = setting({}, "by group of the contract: transport, from which it consumes")
     namespace: str = setting("", "prefix of every physical name, joined with two dots")
     variables: Mapping[str, str] = setting({}, "values of the {variables} in topics and groups")
     source: str = setting("protoflow", "CloudEvents source, if the contract names none")
@@ -116,7 +108,9 @@ class Config:
     )
     journal: str = setting("", "path of the journal, a SQLite file; empty: none")
     journal_successes: bool = setting(False, "the journal also records publishes and successes")
-    journal_max_bytes: int = setting(64 * 1024 * 1024, "largest size of the journal", JOURNAL_SIZE)
+    journal_max_bytes: int = setting(
+        64 * 1024 * 1024, "largest size of the journal", setting_fields.JOURNAL_SIZE
+    )
     http_host: str = setting("127.0.0.1", "address of the HTTP pages")
     http_port: int = setting(0, "port of the HTTP pages; 0: no pages", PORT)
     http_socket: str = setting("", "Unix socket of the HTTP pages, for a proxy on this machine")
@@ -179,7 +173,7 @@ class Config:
     @property
     def urls(self) -> tuple[TransportURL, ...]:
         """The URLs of all transports."""
-        return (self.url, *(one.url for one in self.transports.values()))
+        return tuple(self.transport_named(name).url for name in (DEFAULT, *self.transports))
 
     @property
     def outbox_url(self) -> TransportURL | None:
@@ -200,7 +194,13 @@ class Config:
         """Returns a transport by name; `default` is the setting `transport`."""
         if name == DEFAULT:
             return NamedTransport(url=self.url, options=self.transport_options)
-        return self.transports[name]
+        return cast("NamedTransport", self.transports[name])  # converted in __post_init__
+
+    @property
+    def routes(self) -> Mapping[str, Mapping[str, RouteSettings]]:
+        """The settings `topics` and `groups`, by these names."""
+        found = {"topics": self.topics, "groups": self.groups}
+        return cast("Mapping[str, Mapping[str, RouteSettings]]", found)
 
     @property
     def handler_transports(self) -> Mapping[str, str]:
@@ -218,10 +218,6 @@ class Config:
     def unknown_handlers(self, known: Iterable[str]) -> list[str]:
         """Returns an error text for each name in `handlers` that is not a known handler."""
         return conversion.unknown("handlers", self.handlers, known, "handler is registered")
-
-    def unknown_groups(self, known: Iterable[str]) -> list[str]:
-        """Returns an error text for each name in `groups` that is no group of these."""
-        return conversion.unknown("groups", self.groups, known, "group consumes here")
 
     def describe(self) -> dict[str, tuple[str, str]]:
         """Returns the value of each setting, as text without secrets, and its source."""
@@ -282,7 +278,7 @@ def _mistakes_in(config: Config) -> list[str]:
     policies += [(f"handlers.{name!r}", policy) for name, policy in config.handlers.items()]
     for where, policy in policies:
         mistakes += [f"{where}: {text}" for text in problems(policy)]
-    mistakes += out_of_range(config)
+    mistakes += setting_fields.out_of_range(config)
     for name in ("source", "client_name"):
         if not getattr(config, name).isprintable():
             mistakes.append(f"{name}: has control characters")
@@ -292,8 +288,8 @@ def _mistakes_in(config: Config) -> list[str]:
     if config.on_lost_position not in ("stop", "earliest", "latest"):
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
     mistakes += named_transports.mistakes_in(
-        config.transport_named(DEFAULT), config.transports,
-        {"topics": config.topics, "groups": config.groups}, config.handler_transports,
+        {name: config.transport_named(name) for name in (DEFAULT, *config.transports)},
+        config.routes, config.handler_transports,
     )  # fmt: skip
     return mistakes + http_mistakes(
         config.http_token, config.http_read_token, config.http_cors, config.http_proxies

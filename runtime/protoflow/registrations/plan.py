@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from protoflow.config.conversion import unknown
 from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
 from protoflow.contract import topics
@@ -52,7 +53,8 @@ def plan(
     names.problems += config.unknown_handlers(known)
     if config.groups:
         filled = {topics.fill(item.group, config.variables)[0] for item in registrations}
-        names.problems += config.unknown_groups({item.group for item in registrations} | filled)
+        filled.update(item.group for item in registrations)
+        names.problems += unknown("groups", config.groups, filled, "group consumes here")
     if names.problems:
         raise ConfigError(names.problems)
     groups: dict[tuple[str, str], list[HandlerPlan]] = {}

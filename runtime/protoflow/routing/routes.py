@@ -32,8 +32,8 @@ class Routes:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._topics = _filled(config.topics, config)
-        self._groups = _filled(config.groups, config)
+        self._topics = _filled(config.routes["topics"], config)
+        self._groups = _filled(config.routes["groups"], config)
         self._published: dict[str, str] = {}
         #: What subscriptions use: the transports of their topics, and of their dead letters.
         self._consumed: dict[tuple[str, str], str] = {}
@@ -106,7 +106,7 @@ def system_of(config: Config, transport: str = DEFAULT) -> str:
 
 def shown_transports(config: Config) -> str:
     """Returns the URLs of the transports without secrets, for logs."""
-    named = (f"{name} {one.url.safe}" for name, one in config.transports.items())
+    named = (f"{name} {config.transport_named(name).url.safe}" for name in config.transports)
     return ", ".join((config.url.safe, *named))
 
 

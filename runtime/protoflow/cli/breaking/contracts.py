@@ -59,8 +59,8 @@ def _for(catalog: Catalog, config: Config) -> Config:
     handlers = HandlerPolicies(
         _known(config.handlers, names), _known(config.handler_transports, names)
     )
-    routes = _known(config.groups, groups)
-    used = {one.transport for one in (*config.topics.values(), *routes.values())}
+    routes = _known(config.routes["groups"], groups)
+    used = {one.transport for one in (*config.routes["topics"].values(), *routes.values())}
     used.update(handlers.transports.values())
     transports = {name: one for name, one in config.transports.items() if name in used}
     return replace(config, handlers=handlers, groups=routes, transports=transports, environ={})
