@@ -139,6 +139,18 @@ BUILT_IN: Final = (
         system="redis",
         proved_on="Redis 7.0.15",
     ),
+    BuiltInTransport(
+        name="http",
+        title="HTTP",
+        schemes=("http", "https"),
+        module="http",
+        options="http.options:HttpOptions",
+        example="http://127.0.0.1:8080",
+        extra="http",
+        clients={"aiohttp": "aiohttp"},
+        system="http",
+        proved_on="aiohttp 3.14.5",
+    ),
 )
 #: The transport of each URL scheme.
 BY_SCHEME: Final = {scheme: item for item in BUILT_IN for scheme in item.schemes}

@@ -29,6 +29,8 @@ class TransportTarget:
             an ordered group, it does. None: the broker has nothing of the kind.
         commits_later: progress is committed a little after it is settled, so what a member had
             settled last comes again when its session ends.
+        confirms_when_settled: a publish is confirmed when every group has settled the message, so
+            cases publish in the background, and again until it is confirmed.
         refused_names: the cases of look-alike names that the broker itself refuses, by their
             description in `cases.trust`; `ensure` then raises TopologyError.
     """
@@ -42,4 +44,5 @@ class TransportTarget:
     crash: Callable[[Transport], object] | None = None
     end_session: Callable[[Any], Awaitable[None]] | None = None  # Any: the transport's own
     commits_later: bool = False
+    confirms_when_settled: bool = False
     refused_names: frozenset[str] = frozenset()
