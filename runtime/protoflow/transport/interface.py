@@ -118,6 +118,15 @@ class Availability(Protocol):
         ...
 
 
+@runtime_checkable
+class EndsIntake(Protocol):
+    """Optional: a subscription whose senders wait learns early that nothing more is received."""
+
+    def end_intake(self) -> None:
+        """Gives back messages that were not handed out. It is called when `receive` is not called
+        any more, before the last handlers have finished; `stop` follows."""
+
+
 class Transport(Protocol):
     """The connection to a broker."""
 

@@ -100,10 +100,14 @@ class HttpSubscription:
         """See `Availability`."""
         return 0 if self._ready.paused else len(self._ready)
 
-    async def stop(self) -> None:
-        """See `Subscription.stop`. Senders get back what was not handed out."""
+    def end_intake(self) -> None:
+        """See `EndsIntake`. Senders get back what was not handed out."""
         self.stopped = True
         self._give_back([*self._ready.close(), *self._waiting])
+
+    async def stop(self) -> None:
+        """See `Subscription.stop`."""
+        self.end_intake()
 
     def close(self) -> None:
         """Gives back everything that is not settled."""
