@@ -20,7 +20,7 @@ from protoflow.connection import Connection, transport_for
 from protoflow.contract.policy import merge
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy, Start
 from protoflow.dead_letters import DeadLetters, dead_letters_of
-from protoflow.errors import PublishError, TransportError
+from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message, Settlement
 from protoflow.service import Service
 from protoflow.testing import Listener
@@ -100,7 +100,10 @@ class Watcher:
 
 
 class BackgroundPublisher:
-    """Publishes as an outbox does: in the background, and again until it is confirmed."""
+    """Publishes as an outbox does: in the background, and again until it is confirmed.
+
+    A message that the receiver has given up, so that the sender keeps it, is not sent again.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -109,6 +112,9 @@ class BackgroundPublisher:
     async def publish_outputs(self, publication: Any, outputs: Sequence[Any]) -> list[str]:
         encode = self._connection.message_publisher.encode
         messages = [encode(publication, output) for output in outputs]
+        if any(message.delay for message in messages):
+            await self._connection.message_publisher.messages(messages)
+            return [message.id for message in messages]
         for message in messages:
             self.send(message)
         return [message.id for message in messages]
@@ -123,7 +129,9 @@ class BackgroundPublisher:
             try:
                 await self._connection.message_publisher.messages([message])
                 return
-            except PublishError:
+            except PublishError as error:
+                if isinstance(error, PublishRefusedError) or "answered 500" in str(error):
+                    return
                 await asyncio.sleep(0.02)
 
     async def close(self) -> None:

@@ -109,7 +109,7 @@ async def test_a_slow_handler_stops_no_other_subscription(harness: Harness) -> N
     gate, audit = Gate(), Seen(harness)
     policy = DeliveryPolicy(concurrency=1)
     async with harness.running(
-        handler("Work", gate.handle), handler("Audit", audit.ok), policy=policy
+        handler("Work", gate.handle), handler("Audit", audit.ok), policy=policy, max_in_flight=64
     ):
         await harness.send(*range(40))
         await audit.until(40)

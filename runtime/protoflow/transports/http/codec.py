@@ -137,13 +137,13 @@ def decode(
     id, metadata = HTTP.read(_pairs(headers, kept))
     try:
         if content_type.partition(";")[0].strip() == BATCH:
-            return [_finished(one) for one in _batch(topic, metadata, body)]
+            return [*_batch(topic, metadata, body)]
         message = Message(id=id or "", topic=topic, payload=body, metadata=metadata)
         if is_structured(content_type):
             if not content_type.startswith(wire.CLOUDEVENTS_JSON):
                 text = f"this format is not supported; send {wire.CLOUDEVENTS_JSON} or {BATCH}"
                 raise Refusal(415, text)
-            message = unwrap(message) if body else message
+            return [_enveloped(message)] if body else [_finished(message)]
         elif any(name in headers for name in _REQUIRED):
             _check_attributes(headers)
         message.id = message.id or unquote(headers.get(signatures.ID, ""))
@@ -195,11 +195,19 @@ def _batch(topic: str, metadata: Mapping[str, str], body: bytes) -> Iterable[Mes
     for index, item in enumerate(items):
         try:
             envelope = json.dumps(item).encode()
-            yield unwrap(Message(id="", topic=topic, payload=envelope, metadata=shared))
+            yield _enveloped(Message(id="", topic=topic, payload=envelope, metadata=shared))
         except DecodeError as error:
             raise DecodeError(f"item {index} of the batch: {error}") from None
         except RecursionError:
             raise DecodeError(f"item {index} of the batch nests too deeply") from None
+
+
+def _enveloped(message: Message) -> Message:
+    """Returns a message that keeps its envelope, with the id and the key in it. Raises DecodeError
+    if the envelope cannot be read."""
+    read = _finished(unwrap(message))
+    kept = _finished(message)
+    return replace(kept, id=read.id, key=kept.key or read.key)
 
 
 def _finished(message: Message) -> Message:
