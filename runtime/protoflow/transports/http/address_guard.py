@@ -6,6 +6,7 @@ whose address changes after a check does not pass, and neither does a literal ad
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Sequence
@@ -37,8 +38,9 @@ class AddressGuard:
         family, kind, protocol, _, address = info
         if not self.allows(address[0]):
             raise ForbiddenAddressError(
+                errno.EACCES,
                 f"{address[0]} is not public; if the target is yours, add its network to"
-                " allowed_networks"
+                " allowed_networks",
             )
         return socket.socket(family=family, type=kind, proto=protocol)
 

@@ -144,7 +144,7 @@ def decode(
                 text = f"this format is not supported; send {wire.CLOUDEVENTS_JSON} or {BATCH}"
                 raise Refusal(415, text)
             return [_enveloped(message)] if body else [_finished(message)]
-        elif any(name in headers for name in _REQUIRED):
+        if any(name in headers for name in _REQUIRED):
             _check_attributes(headers)
         message.id = message.id or unquote(headers.get(signatures.ID, ""))
         return [_finished(message)]

@@ -77,6 +77,8 @@ class Receiver:
         """Answers a request."""
         endpoint = self._endpoints.get(request.path)
         if endpoint is None:
+            if not self._endpoints:
+                return later(503, "no service runs here now", 5)
             return Answer(404, "no topic is received here")
         try:
             return await endpoint.answer(request)
