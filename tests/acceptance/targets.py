@@ -110,6 +110,7 @@ HOW: dict[str, dict[str, Any]] = {
             "allowed_networks": ["127.0.0.0/8"],
             "concurrent_requests": 128,
         },
+        "patience": 2.0,
         "confirms_when_settled": True,
         "restarts": 5,
     },

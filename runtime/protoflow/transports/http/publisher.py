@@ -42,7 +42,8 @@ class HttpPublisher:
         self.disabled.load()
         options = self._options
         guard = AddressGuard(options.allowed_networks)
-        tls = options.tls_context("http", "https", encrypted=True)
+        encrypted = any(target.url.startswith("https:") for target in options.targets)
+        tls = options.tls_context("http", "https", encrypted=encrypted)
         connector = aiohttp.TCPConnector(
             socket_factory=guard.socket, limit=0, ssl=True if tls is None else tls
         )
