@@ -17,7 +17,7 @@ from protoflow.transports.http.codec import BATCH
 from protoflow.transports.http.signatures import Signer, signature_headers
 from protoflow.transports.http.subscription import HttpSubscription
 
-from tests.transports.http.conftest import OTHER, SECRET, TYPE, Lab, Runs, until
+from tests.transports.http.conftest import OTHER, SECRET, TYPE, Lab, Runs, Subscriber, until
 
 ONCE = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
 ALONE = DeliveryPolicy(concurrency=1, retry=RetryPolicy(max_attempts=1))
@@ -317,3 +317,15 @@ async def test_https_is_served_with_a_certificate(lab: Lab) -> None:
     with pytest.raises(ConfigError, match=r"none\.pem cannot be loaded: No such file"):
         async with lab.receiving(Runs().work, url=url, server_cert_file="none.pem"):
             pass
+
+
+async def test_a_dead_letter_topic_may_have_a_target(lab: Lab, subscriber: Subscriber) -> None:
+    runs = Runs()
+    targets = [{"topic": "orders..billing..dead", "url": subscriber.url}]
+    async with lab.receiving(runs.work, targets=targets):
+        assert (await lab.post('"bad"', webhook_id="w1"))[0] == 204
+    ((headers, body),) = subscriber.requests
+    assert body == b'"bad"'
+    assert headers["webhook-id"] == "w1"
+    metadata = json.loads(headers["message-metadata"])
+    assert (metadata["pf_original_topic"], metadata["pf_attempt"]) == ("orders", "3")
