@@ -14,7 +14,7 @@ from protoflow.registrations.registry import Registry
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.service.running import Running
 from protoflow.stats.handlers import Counters
-from protoflow.transport.interface import SubscriptionSettings, Transport
+from protoflow.transport.interface import ReportsWarnings, SubscriptionSettings, Transport
 from protoflow.transports.built_in import messaging_system
 
 if TYPE_CHECKING:
@@ -115,7 +115,10 @@ class Inspection:
             problems["outbox"] = unrelayed
         if self._inbox is not None and self._inbox.problem is not None:
             problems["inbox"] = self._inbox.problem
-        return Health(live=self._running.crash is None, ready=not problems, problems=problems)
+        ready = not problems
+        if isinstance(self.transport, ReportsWarnings):
+            problems |= self.transport.warnings()
+        return Health(live=self._running.crash is None, ready=ready, problems=problems)
 
     def publish_topic(self, spec: HandlerSpec) -> str:
         """Returns the topic to which a handler publishes; empty if it publishes nothing."""

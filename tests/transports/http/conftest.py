@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -79,7 +79,7 @@ class Lab:
 
     async def post(
         self, body: bytes | str, path: str = "/orders", **headers: str
-    ) -> tuple[int, aiohttp.typedefs.CIMultiDictProxy[str], str]:
+    ) -> tuple[int, Mapping[str, str], str]:
         """Sends a request; by default JSON, without CloudEvents. `_` in a name stands for `-`."""
         sent = {"content-type": "application/json"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}

@@ -16,6 +16,7 @@ from protoflow import Config, wire
 from protoflow.connection import Connection
 from protoflow.errors import CapabilityError, PublishError, PublishRefusedError
 from protoflow.message import Message
+from protoflow.observability.prometheus import Exposition
 from protoflow.transports.http.address_guard import AddressGuard
 from protoflow.transports.http.targets import retry_after
 from standardwebhooks import Webhook
@@ -91,6 +92,24 @@ async def test_a_topic_without_a_target_is_nobodys(lab: Lab) -> None:
     async with Connection(config) as connection:
         with pytest.raises(PublishError, match="orders has no target"):
             await connection.publish_outputs(ORDERS, [task("1")])
+
+
+async def test_a_target_that_is_gone_is_reported_and_the_service_stays_ready(
+    lab: Lab, subscriber: Subscriber
+) -> None:
+    async def work(order: Any, _context: Any) -> Any:
+        return order
+
+    subscriber.answers = [web.Response(status=410)]
+    targets = [{"topic": "results", "url": subscriber.url}]
+    async with lab.receiving(work, results="results", targets=targets) as service:
+        assert service.health().problems == {}
+        assert (await lab.post('"1"'))[0] == 204
+        health = service.health()
+        metrics = Exposition(service.reporter).render()[0].decode()
+    assert health.ready
+    assert "answered 410" in health.problems[f"target {subscriber.url}"]
+    assert "protoflow_transport_warnings 1.0" in metrics
 
 
 @pytest.mark.parametrize(

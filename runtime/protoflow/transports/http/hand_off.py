@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -94,6 +94,10 @@ class HandOffTransport:
     def health(self) -> str | None:
         """See `Transport.health`."""
         return self._store.health()
+
+    def warnings(self) -> Mapping[str, str]:
+        """See `ReportsWarnings`: the targets that are disabled."""
+        return self._http.warnings()
 
     def _own_capabilities(self) -> Capabilities:
         """Returns those of the store. Outputs are not atomic, because they may have targets."""

@@ -80,6 +80,15 @@ class HttpPublisher:
         """Whether a topic has a target."""
         return bool(self._options.targets_of(topic))
 
+    def warnings(self) -> dict[str, str]:
+        """Returns the targets in use that answered 410, by part and URL."""
+        urls = {url for _, url in self._queues} | {target.url for target in self._options.targets}
+        return {
+            f"target {url}": f"answered 410 at {self.disabled.urls[url]}, and is disabled"
+            for url in sorted(urls)
+            if url in self.disabled.urls
+        }
+
     def drop(self, message: Message) -> PublishError | None:
         """Drops a message that nobody gets, unless somebody must get it."""
         if message.mandatory or self._settings.require_subscriber:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from protoflow.contract.spec import Ordering
 from protoflow.errors import CapabilityError, ConfigError, PublishError
@@ -83,6 +83,10 @@ class HttpTransport:
     def health(self) -> str | None:
         """See `Transport.health`. Targets that fail do not affect what is received."""
         return None
+
+    def warnings(self) -> Mapping[str, str]:
+        """See `ReportsWarnings`: the targets that are disabled."""
+        return self.publisher.warnings()
 
     async def endpoint(self, topic: str, store: Store | None = None) -> TopicEndpoint:
         """Returns the endpoint of a topic; the first one opens the port. Raises ConfigError."""
