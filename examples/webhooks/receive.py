@@ -16,7 +16,7 @@ class Payment:
 
 
 async def book(payment: Payment, context: Context) -> None:
-    """Books one payment."""
+    """Handles one payment."""
     print(f"order {payment.order_id}: {payment.cents} cents, message {context.id}", flush=True)
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from cloudevents.core.bindings.http import HTTPMessage, from_http_event  # type: ignore[import-untyped]
+from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import wire

@@ -64,13 +64,11 @@ async def test_it_has_what_the_store_has(lab: Lab, tmp_path: Path) -> None:
         return transports.create(TransportSettings(url=url, options=options))
 
     transport = made(**store(tmp_path))
-    assert isinstance(transport, LagReader)
-    assert isinstance(transport, TopicReader)
-    assert isinstance(transport, MessageFinder)
     claims = transport.capabilities
     assert (claims.durable, claims.per_key, claims.dead_letters) == (True, True, True)
     assert not claims.atomic, "outputs may have targets"
     for optional in (LagReader, TopicReader, MessageFinder):
+        assert isinstance(transport, optional)
         assert not isinstance(made(), optional)
 
 

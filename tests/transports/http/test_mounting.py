@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
@@ -58,7 +59,7 @@ async def test_a_sender_that_disconnects_cancels_its_message(lab: Lab) -> None:
 
 async def test_the_body_has_the_same_limits(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "PATIENCE", 0.2)
-    options = {"allow_unsigned": True, "max_message_bytes": 100}
+    options: dict[str, Any] = {"allow_unsigned": True, "max_message_bytes": 100}
     async with mounted(lab), lab.receiving(Runs().work, url="http://", **options):
         assert (await lab.post(bytes(101), "/hooks/orders"))[0] == 413
         reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)

@@ -79,7 +79,7 @@ class HttpOptions(TlsOptions):
         headers: further headers of received requests that become metadata.
         allowed_origins: the senders that may ask for permission by `WebHook-Request-Origin`; `*`
             for all.
-        allowed_rate: the requests per minute that they are told; 0 means no limit.
+        allowed_rate: the requests per minute that the answer allows; 0 means no limit.
         reuse_port: share the port with other processes, between which the system divides
             connections.
         server_cert_file: a PEM file with the certificate of `https://`.
