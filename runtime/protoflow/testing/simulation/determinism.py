@@ -63,9 +63,9 @@ def determined(
     """Within it `time`, `random`, `os.urandom`, and so `uuid.uuid4` and the ids of messages,
     follow the seed and virtual time. `datetime.now` and code in C stay as they are.
 
-    Other threads, and modules that are imported meanwhile, get the real ones: they may not take
-    from what the seed gives. A thread cannot be started: `refused` is told, for a handler's error
-    would only be retried.
+    Other threads, and modules that are imported meanwhile, get the real ones, so they take nothing
+    from what the seed gives. If a thread is started, `refused` is called: the error alone would
+    only fail a run, which is retried.
     """
     bits = random.Random(seed)  # noqa: S311  it is to be repeatable
     state = random.getstate()
