@@ -109,6 +109,7 @@ class _Here:
             (os, "urandom"): randbytes,
             (random, "_urandom"): randbytes,
             (threading.Thread, "start"): partial(_refuse, refused),
+            (ids, "_Millisecond"): partial(_same, {}, ids._Millisecond),
         }
         here = {place: self._or(function, getattr(*place)) for place, function in found.items()}
         elsewhere = random.Random()  # noqa: S311  for those that took from the shared one
@@ -142,6 +143,13 @@ class _Here:
                 self._imports -= 1
 
         return counted
+
+
+def _same(made: dict[int, Any], make: Callable[[int], Any], number: int) -> Any:
+    """Returns the ids of a millisecond, the same again if another thread made ids meanwhile."""
+    if ids._current is None or number not in made:
+        made[number] = make(number)
+    return made[number]
 
 
 def _refuse(refused: Callable[[str], object], thread: threading.Thread) -> None:

@@ -35,8 +35,8 @@ _DEPLOYS: tuple[Mapping[str, Any], ...] = (
 )  # fmt: skip
 #: Longer than any lease.
 _SLOW = 65.0
-#: Usual seconds of a run: in half of all seeds those of a service are quick, else up to the most.
-_QUICK, _MOST = 0.005, 15.0
+#: Usual seconds of a run: in half of all seeds those of a service are quick, else in this range.
+_QUICK, _LEAST, _MOST = 0.005, 0.5, 15.0
 
 
 class SimulationHost(Host, Protocol):
@@ -213,5 +213,5 @@ def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
 
 def _usual(pace: float) -> float:
     """Returns the usual seconds of a run: slow runs are where faults meet many messages."""
-    slowness = max(0.0, pace * 2 - 1)
-    return float(_QUICK * (_MOST / _QUICK) ** slowness)
+    slowness = pace * 2 - 1
+    return _QUICK if slowness < 0 else float(_LEAST * (_MOST / _LEAST) ** slowness)
