@@ -13,7 +13,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Finite(click.FloatRange):
-    """A finite number of a range: not nan or inf, and at most a century of seconds."""
+    """A finite number within a range: neither nan nor inf, and at most a century of seconds."""
 
     _MOST = 100 * 366 * 86400.0
 
@@ -21,7 +21,7 @@ class Finite(click.FloatRange):
         """Returns the number; raises a usage error for an invalid one."""
         found = super().convert(value, param, ctx)
         if not found <= self._MOST:
-            self.fail(f"{value} is too large, or no number.", param, ctx)
+            self.fail(f"{value} is too large, or not a number.", param, ctx)
         return found
 
 

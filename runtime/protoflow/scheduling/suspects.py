@@ -68,7 +68,7 @@ class Suspects:
         self._proves = isolation is not None
         self._patience = patience
         self._waiting: deque[Job] = deque()
-        #: Suspects that wait because nothing can be proved about them.
+        #: Suspects that wait, because the transport cannot prove process killers.
         self._unproved: dict[Job, asyncio.TimerHandle] = {}
         self._ask = False
         self._task: asyncio.Task[None] | None = None
@@ -152,7 +152,7 @@ class Suspects:
     async def _serve(self) -> None:
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         while (self._waiting or self._ask) and not self._stopped:
-            # The process is not closed for a job that may not start anyway.
+            # Do not close the process for a job that may not start anyway.
             if not self._host.paused() and await self._alone():
                 backoff.reset()
             elif not self._stopped:
@@ -260,8 +260,11 @@ class Suspects:
             self._host.settle_again()
 
     async def _clear(self, job: Job) -> None:
-        """Clears the mark, and repeats this until it succeeds: a mark that stays would blame a
-        harmless message. Meanwhile the process is closed, and readiness reports the reason."""
+        """Clears the mark, and repeats this until it succeeds.
+
+        A mark that stays would make a harmless message look like a process killer. Until then the
+        process is closed, and readiness reports the reason.
+        """
         backoff = Backoff(_FIRST_CLEARING_WAIT, _LONGEST_CLEARING_WAIT)
         try:
             while True:

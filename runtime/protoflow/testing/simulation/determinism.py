@@ -1,4 +1,4 @@
-"""Time, ids and randomness of a whole process, taken from one seed for a while."""
+"""Makes time, ids and randomness of the whole Python process follow one seed for a while."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from protoflow import ids
 from protoflow.clock import Clock
 
-#: Where virtual time starts, in seconds since the epoch: 2026-01-01 UTC.
+#: The start of virtual time, in seconds since the epoch: 2026-01-01 UTC.
 START = 1767225600.0
 #: The functions of `random` that take from the shared generator.
 _DRAWING = tuple(
@@ -31,8 +31,8 @@ class SimulatedClock(Clock):
     """The clock of one simulated process.
 
     Args:
-        monotonic: the virtual time.
-        random: the randomness of this process.
+        monotonic: returns the virtual time.
+        random: returns random numbers for this process.
     """
 
     virtual = True
@@ -40,15 +40,15 @@ class SimulatedClock(Clock):
     def __init__(self, monotonic: Callable[[], float], random: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._random = random
-        #: Seconds by which the wall clock is wrong.
+        #: The error of the wall clock, in seconds.
         self.offset = 0.0
 
     def now(self) -> float:
-        """Virtual seconds since the epoch, as wrong as the wall clock is."""
+        """Returns the virtual wall time in seconds since the epoch, with its error."""
         return START + self._monotonic() + self.offset
 
     def monotonic(self) -> float:
-        """The virtual time."""
+        """Returns the virtual time."""
         return self._monotonic()
 
     def random(self) -> float:
@@ -60,17 +60,19 @@ class SimulatedClock(Clock):
 def determined(
     seed: int, monotonic: Callable[[], float], refused: Callable[[str], object] = print
 ) -> Iterator[None]:
-    """Within it `time`, `random`, `os.urandom`, and so `uuid.uuid4` and the ids of messages,
-    follow the seed and virtual time. `datetime.now` and code in C stay as they are.
+    """Makes `time`, `random` and `os.urandom` follow the seed and virtual time.
 
-    Other threads, and modules that are imported meanwhile, get the real ones, so they take nothing
-    from what the seed gives. If a thread is started, `refused` is called: the error alone would
-    only fail a run, which is retried.
+    `uuid.uuid4` and the ids of messages are built on them and therefore follow the seed, too.
+    `datetime.now` and code in C do not change.
+
+    Other threads, and modules that are imported meanwhile, get the real functions, so that they do
+    not change what the seed gives. A thread cannot be started: `refused` is called, because a
+    handler's error would only be retried.
     """
     bits = random.Random(seed)  # noqa: S311  it is to be repeatable
     state = random.getstate()
     collects = gc.isenabled()
-    gc.disable()  # a collection runs destructors at moments that no seed chooses
+    gc.disable()  # a collection would run destructors at moments that the seed does not choose
     random.seed(seed)
     ids.forget()
     replaced = _Here().replacements(bits.randbytes, monotonic, refused)
