@@ -15,6 +15,7 @@ import asyncpg
 from protoflow.errors import AuthenticationError, ConnectionFailedError, TransportError
 from protoflow.transport.kit.supervisor import describe
 from protoflow.transport.settings import TransportSettings
+from protoflow.transports.postgresql.connecting import Connector, Stateless
 from protoflow.transports.postgresql.options import PostgresOptions
 
 _log = logging.getLogger("protoflow.transports.postgresql")
@@ -50,13 +51,6 @@ class Connection(Protocol):
     async def fetchval(self, query: str, *values: object) -> Any:
         """Returns the first value of the first row, or None."""
         ...
-
-
-class _Stateless(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Nothing is set for a session, so nothing is reset: a pooler may stand between."""
-
-    def get_reset_query(self) -> str:
-        return ""
 
 
 class Database:
@@ -95,9 +89,9 @@ class Database:
                     **self.arguments(),
                     min_size=1,
                     max_size=self.options.connections,
-                    statement_cache_size=0,
                     command_timeout=self.options.command_timeout,
-                    connection_class=_Stateless,
+                    connection_class=Stateless,
+                    connect=Connector(self.options.prepared_statements),
                 ),
                 self.settings.connect_timeout,
             )
@@ -153,18 +147,30 @@ class Database:
             TransportError: the server failed; after the last statement it is unknown whether the
                 transaction was committed.
         """
+        async with self._connection() as connection:
+            if not relaxed:
+                async with connection.transaction():
+                    yield connection
+                return
+            await connection.execute(
+                "BEGIN; SET LOCAL synchronous_commit = off; "
+                f"SET LOCAL idle_in_transaction_session_timeout = {self.idle_timeout}"
+            )
+            try:
+                yield connection
+            except BaseException:
+                if connection.is_in_transaction():
+                    await connection.execute("ROLLBACK")
+                raise
+            await connection.execute("COMMIT")
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:  # Any: asyncpg has no types
+        """A connection of the pool. Raises TransportError."""
         if self._pool is None:
             raise TransportError("the transport is not open")
         try:
-            async with (
-                self._pool.acquire(timeout=self.options.command_timeout) as connection,
-                connection.transaction(),
-            ):
-                if relaxed:
-                    await connection.execute(
-                        "SET LOCAL synchronous_commit = off; "
-                        f"SET LOCAL idle_in_transaction_session_timeout = {self.idle_timeout}"
-                    )
+            async with self._pool.acquire(timeout=self.options.command_timeout) as connection:
                 yield connection
         except FAILURES as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -176,8 +182,8 @@ class Database:
         self.problem = None
 
     async def fetch(self, query: str, *values: object) -> list[Any]:
-        """Runs one statement in a transaction of its own."""
-        async with self.transaction() as connection:
+        """Runs one statement, which is a transaction of its own."""
+        async with self._connection() as connection:
             return list(await connection.fetch(self.sql(query), *values))
 
     async def topic_ids(self, names: Collection[str]) -> dict[str, int]:

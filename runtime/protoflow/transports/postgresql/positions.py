@@ -18,7 +18,13 @@ from typing import NamedTuple
 
 from protoflow.transports.postgresql.database import Database
 
-_UPTO = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq"
+_UPTO = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS upto FROM {s}.log_seq"
+# The row of the first query exists before the transaction gets its id.
+_RAISE = f"""
+WITH before AS MATERIALIZED ({_UPTO})
+SELECT before.upto, pg_current_xact_id()::text, set_config('synchronous_commit', 'off', true)
+FROM before
+"""  # noqa: S608  constants
 OPEN = f"SELECT {{snapshot}}::text, ({_UPTO})"
 _OPEN_AT = f"{OPEN}, pg_postmaster_start_time()::text"
 
@@ -65,10 +71,8 @@ def is_ahead(position: Position, opened: str) -> bool:
 
 async def raise_ids(database: Database) -> int:
     """Returns `upto`, below which no transaction with a later id can have a number."""
-    async with database.transaction(relaxed=True) as connection:
-        upto: int = await connection.fetchval(database.sql(_UPTO))
-        await connection.fetchval("SELECT pg_current_xact_id()::text")
-    return upto
+    ((upto, _, _),) = await database.fetch(_RAISE)
+    return int(upto)
 
 
 async def open_batch(database: Database) -> Opening:
