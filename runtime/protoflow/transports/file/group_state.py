@@ -47,6 +47,7 @@ class GroupState:
     Attributes:
         cursor: the position of the next message to read.
         sequence: the number of the last message that was read; 0: none was.
+        time: its time; 0.0: none was.
         entries: what is not settled, by position.
         members: until when each member lives, in seconds since the epoch.
         touched: the positions whose entries were changed; their reader clears it.
@@ -55,6 +56,7 @@ class GroupState:
     def __init__(self) -> None:
         self.cursor = 0
         self.sequence = 0
+        self.time = 0.0
         self.entries: dict[int, Entry] = {}
         self.members: dict[str, float] = {}
         self.touched: list[int] = []
@@ -94,9 +96,8 @@ class GroupState:
     def snapshot(self) -> list[Any]:
         """Returns the whole state as one change."""
         entries = [astuple(entry) for entry in self.entries.values()]
-        return [
-            "state", _VERSION, self.cursor, self.sequence, self._claims, self.members, entries
-        ]  # fmt: skip
+        read = [self.cursor, self.sequence, self.time]
+        return ["state", _VERSION, read, self._claims, self.members, entries]
 
     def expired(self, now: float) -> list[str]:
         """Returns the members whose leases have ended."""
@@ -111,26 +112,32 @@ class GroupState:
         return method
 
     def _state(
-        self, version: int, cursor: int, sequence: int, claims: int,
-        members: dict[str, float], entries: Iterable[Sequence[Any]],
-    ) -> None:  # fmt: skip
+        self,
+        version: int,
+        read: Sequence[Any],
+        claims: int,
+        members: dict[str, float],
+        entries: Iterable[Sequence[Any]],
+    ) -> None:
         if version != _VERSION:
             raise TransportError(f"the journal is of version {version}, this Protoflow knows 1")
-        self.cursor, self.sequence, self._claims = cursor, sequence, claims
+        (self.cursor, self.sequence, self.time), self._claims = read, claims
         self.members = dict(members)
         self.entries = {each[0]: Entry(*each) for each in entries}
         self.touched = [*self.entries]
 
-    def _read(self, cursor: int, sequence: int, added: Iterable[Sequence[Any]]) -> None:
+    def _read(
+        self, cursor: int, sequence: int, time: float, added: Iterable[Sequence[Any]]
+    ) -> None:
         """Messages were read: position, lane and due of each that is for this group."""
-        self.cursor, self.sequence = cursor, sequence
+        self.cursor, self.sequence, self.time = cursor, sequence, time
         for position, lane, due in added:
             self.entries[position] = Entry(position, lane, due=due)
             self.touched.append(position)
 
     def _move(self, cursor: int, sequence: int) -> None:
         """The position was lost, and the group goes on elsewhere."""
-        self.cursor, self.sequence = cursor, sequence
+        self.cursor, self.sequence, self.time = cursor, sequence, 0.0
         self.touched += self.entries
         self.entries = {}
 

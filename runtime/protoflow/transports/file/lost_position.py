@@ -31,7 +31,7 @@ def verify(
     if state.cursor > end:
         reason = f"the topic ends at {end}, before the position {state.cursor} of the group"
         go_on(settings, reader, state, subscription, reason)
-    elif before is not None and before.sequence != state.sequence and state.sequence:
+    elif before is not None and state.time and before.time != state.time:
         reason = f"another message than before ends at the position {state.cursor} of the group"
         go_on(settings, reader, state, subscription, reason)
 

@@ -97,13 +97,20 @@ class FilePublisher:
             await self._context.publish(self._close)
 
     async def _write_all(self) -> None:
+        queue: list[_Outgoing] = []
+        error = PublishError("the transport was closed")
         try:
             while self._queue:
                 queue, self._queue = self._queue, []
                 await self._write(queue)
                 self._published()
+        except Exception as failure:  # each message gets a result
+            error = _as_publish_error(failure)
         finally:
             self._writing = None
+            for each in (*queue, *self._queue):
+                each.submission.done(each.place, error)
+            self._queue = []
 
     async def _write(self, queue: Sequence[_Outgoing]) -> None:
         by_topic: dict[str, list[_Outgoing]] = defaultdict(list)
@@ -114,7 +121,7 @@ class FilePublisher:
                 error: PublishError | None = None
                 try:
                     await self._context.publish(self._append_messages, topic, lot)
-                except TransportError as failure:
+                except Exception as failure:
                     error = _as_publish_error(failure)
                 self.problem = None if isinstance(error, PublishRefusedError | None) else str(error)
                 for each in lot:
@@ -179,7 +186,7 @@ def _lots(items: Sequence[_Outgoing]) -> list[list[_Outgoing]]:
     return lots
 
 
-def _as_publish_error(failure: TransportError) -> PublishError:
+def _as_publish_error(failure: Exception) -> PublishError:
     if isinstance(failure, PublishError):
         return failure
     error = PublishError(f"the messages were not written: {failure}")

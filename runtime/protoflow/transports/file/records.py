@@ -23,6 +23,8 @@ from protoflow.transport.topic_reader import TopicRecord
 
 _NUMBERS: Final = struct.Struct("<QQI")
 _SECOND: Final = 1_000_000
+#: What a head can raise that this module has not written.
+_FOREIGN: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 Kind = TypeVar("Kind", bound=TopicRecord)
 
 
@@ -130,8 +132,26 @@ def numbers(body: bytes) -> tuple[int, float]:
 
 
 def decode(position: int, end: int, body: bytes) -> Record:
-    """Returns the record of a body, which was written by `body`."""
+    """Returns the record of a body; another program may have written it."""
+    if len(body) < _NUMBERS.size:
+        return Record(position, end, payload=body, damage="the record is too short")
     sequence, time, length = _NUMBERS.unpack_from(body)
     start = _NUMBERS.size
-    head = json.loads(body[start : start + length])
+    try:
+        head = json.loads(body[start : start + length])
+        _check(head)
+    except _FOREIGN as error:
+        damage = f"the head of the record cannot be read: {type(error).__name__}: {error}"
+        return Record(position, end, sequence, time / _SECOND, payload=body, damage=damage)
     return Record(position, end, sequence, time / _SECOND, head, body[start + length :])
+
+
+def _check(head: dict[str, Any]) -> None:
+    """Raises an error if a head has other values than this module writes."""
+    if "removed" in head or "removed_before" in head:
+        [*map(int, head.get("removed", ())), int(head.get("removed_before", 0))]
+        return
+    metadata = head["metadata"]
+    "".join([head["id"], head.get("group", ""), *metadata, *metadata.values()]).encode()
+    bytes.fromhex(head.get("key", ""))
+    float(head.get("due", 0))

@@ -168,8 +168,8 @@ class FileSubscription(QueueSubscription):
             return False
         mine = [each for each in found if each.group in (None, self.settings.group)]
         added = [(each.position, _lane(each), each.due) for each in mine if not each.is_marker]
-        sequence = max([state.sequence, *(each.sequence for each in found)])
-        state.change("read", found[-1].end, sequence, added)
+        last = max(found, key=lambda each: each.sequence)  # damaged ones have none
+        state.change("read", found[-1].end, last.sequence or state.sequence, last.time, added)
         self._read = {each.position: each for each in mine}
         return True
 

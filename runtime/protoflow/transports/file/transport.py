@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from protoflow.contract.spec import Start
-from protoflow.errors import PublishError, TransportError
+from protoflow.errors import PublishError
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
@@ -18,6 +18,7 @@ from protoflow.transport.interface import (
     TopologyMode,
     TransportSettings,
 )
+from protoflow.transport.kit.supervisor import describe
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
@@ -151,5 +152,5 @@ class FileTransport:
                     passed = 0.0
                     await self._publisher.look()
                 self._problem = None
-            except TransportError as error:
-                self._problem = str(error)
+            except Exception as error:  # the next time may succeed
+                self._problem = describe(error)
