@@ -71,7 +71,7 @@ BUILT_IN: Final = (
         options="file.options:FileOptions",
         example="file:///var/lib/app",
         system="file",
-        proved_on="Linux 6.1, ext4 and tmpfs",
+        proved_on="Linux 6.18, ext4",
     ),
     BuiltInTransport(
         name="postgresql",

@@ -1,4 +1,4 @@
-"""The journal of a group: torn tails are cut off, damage is told, and it stays short."""
+"""The journal of a group: torn tails are cut off, damage is reported, and it stays short."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_journal_that_is_cut_at_any_byte_is_an_earlier_state(tmp_path: Path) -
     assert seen == sorted(seen)
 
 
-def test_damage_within_a_journal_is_told_and_nothing_is_cut_off(tmp_path: Path) -> None:
+def test_damage_within_a_journal_is_reported_and_nothing_is_cut_off(tmp_path: Path) -> None:
     journal = made(tmp_path)
     work(journal)
     data = bytearray((Path(journal.path) / JOURNAL).read_bytes())
@@ -137,7 +137,7 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
         state.replay([["unheard-of", 1]])
 
 
-def test_a_group_without_journal_is_told(tmp_path: Path) -> None:
+def test_a_group_without_journal_is_reported(tmp_path: Path) -> None:
     journal = made(tmp_path)
     (Path(journal.path) / JOURNAL).unlink()
     with pytest.raises(TopologyError, match="has no journal"), journal.alone():

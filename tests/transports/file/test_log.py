@@ -47,7 +47,7 @@ def test_a_log_that_is_cut_at_any_byte_is_its_whole_records(tmp_path: Path) -> N
 
 @given(bit=st.integers(min_value=0), then=st.booleans())
 @quick
-def test_a_flipped_bit_is_told_and_costs_its_record_only(
+def test_a_flipped_bit_is_reported_and_costs_its_record_only(
     tmp_path: Path, bit: int, then: bool
 ) -> None:
     write(folder := fresh(tmp_path), COUNT)
@@ -150,7 +150,7 @@ def test_appenders_take_turns(tmp_path: Path) -> None:
     one.close(), other.close()
 
 
-def test_after_a_crash_the_lost_tail_is_told(
+def test_after_a_crash_the_lost_tail_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, 2)
