@@ -289,7 +289,7 @@ async def test_dead_letters_of_removed_segments(tmp_path: Path) -> None:
     ("option", "text"),
     [("fsync=sometimes", "always, interval or never"), ("segment_bytes=0", "must be above 0")],
 )
-def test_wrong_options_are_told(tmp_path: Path, option: str, text: str) -> None:
+def test_wrong_options_are_reported(tmp_path: Path, option: str, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         make(f"file://{tmp_path}/log?{option}")
 

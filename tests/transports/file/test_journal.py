@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from protoflow.errors import TopologyError, TransportError
+from protoflow.transports.file import disk
 from protoflow.transports.file import journal as journals
 from protoflow.transports.file.group_state import GroupState
 from protoflow.transports.file.journal import JOURNAL, Journal
@@ -119,7 +120,7 @@ def test_a_change_that_cannot_be_written_is_forgotten(
         write_half(descriptor, data[: len(data) // 2])
         raise OSError("the disk is full")
 
-    write_half = journals.write_all
+    write_half = disk.write_all
     monkeypatch.setattr(journals, "write_all", full)
     with pytest.raises(OSError, match="full"), journal.alone() as state:
         state.change("ack", [0])

@@ -95,7 +95,7 @@ def test_records_are_read_from_any_position_over_segments(
     reader.close()
 
 
-def test_bytes_missing_between_segments_are_told(
+def test_bytes_missing_between_segments_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, 6, segment_bytes=150)
@@ -147,7 +147,8 @@ def test_appenders_take_turns(tmp_path: Path) -> None:
     assert ids(records) == [f"m{number}" for number in range(10)]
     assert [each.sequence for each in records] == [*range(1, 11)]
     assert {each.time for each in records} == {NOW}  # time never goes back
-    one.close(), other.close()
+    one.close()
+    other.close()
 
 
 def test_after_a_crash_the_lost_tail_is_reported(

@@ -24,7 +24,14 @@ from protoflow.transport.topic_reader import TopicRecord
 _NUMBERS: Final = struct.Struct("<QQI")
 _SECOND: Final = 1_000_000
 #: What a head can raise that this module has not written.
-_FOREIGN: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+_FOREIGN: Final = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 Kind = TypeVar("Kind", bound=TopicRecord)
 
 
