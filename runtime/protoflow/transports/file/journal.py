@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from protoflow.errors import TopologyError, TransportError
@@ -42,7 +42,7 @@ class Journal:
     @classmethod
     def create(cls, path: str, position: int, sequence: int) -> None:
         """Creates a journal that begins at a position, unless there is one."""
-        with FileLock(f"{path}/{LOCK}"):
+        with closing(FileLock(f"{path}/{LOCK}")) as lock, lock:
             if not os.path.exists(f"{path}/{JOURNAL}"):
                 state = GroupState()
                 state.cursor, state.sequence = position, sequence

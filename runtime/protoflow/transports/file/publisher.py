@@ -145,7 +145,7 @@ class FilePublisher:
         elif policy == "interval":
             self._unsynced.add(appender)
         if begun:
-            self._topics.drop_old_segments(topic)
+            self._drop_old_segments(topic)
 
     def _appender(self, topic: str) -> LogAppender:
         if (known := self._appenders.get(topic)) is None:
@@ -154,7 +154,12 @@ class FilePublisher:
 
     def _heal(self, topic: str) -> None:
         self._appender(topic).heal()
-        self._topics.drop_old_segments(topic)
+        self._drop_old_segments(topic)
+
+    def _drop_old_segments(self, topic: str) -> None:
+        """Appending succeeds even if old segments cannot be removed; `look` reports that."""
+        with contextlib.suppress(OSError, TransportError):
+            self._topics.drop_old_segments(topic)
 
     def _sync(self) -> None:
         while self._unsynced:

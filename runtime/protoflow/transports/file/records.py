@@ -156,7 +156,7 @@ def decode(position: int, end: int, body: bytes) -> Record:
 def _check(head: dict[str, Any]) -> None:
     """Raises an error if a head has other values than this module writes."""
     if "removed" in head or "removed_before" in head:
-        [*map(int, head.get("removed", ())), int(head.get("removed_before", 0))]
+        sum([int(head.get("removed_before", 0)), *map(int, head.get("removed", ()))])
         return
     metadata = head["metadata"]
     "".join([head["id"], head.get("group", ""), *metadata, *metadata.values()]).encode()

@@ -37,6 +37,8 @@ _FORMAT: Final = "format"
 _VERSION: Final = 1
 _TOPIC: Final = "topic.json"
 _GROUPS: Final = "groups"
+#: The number of leases after which the group of a process that does not renew is removed.
+_FORGOTTEN: Final = 20
 
 
 class Topics:
@@ -140,7 +142,7 @@ class Topics:
         """Creates a group, unless it exists, and returns its folder."""
         self.make(settings.topic)
         if settings.broadcast:
-            self._remove_dead_broadcasts(settings.topic)
+            self._remove_dead_broadcasts(settings.topic, settings.lease)
             name = names.broadcast(settings.group)
             path = f"{self.folder(settings.topic)}/{_GROUPS}/{name}"
         else:
@@ -184,14 +186,14 @@ class Topics:
             return float("inf")
         return min((each.read().low for each in self.journals(topic)), default=float("inf"))
 
-    def _remove_dead_broadcasts(self, topic: str) -> None:
-        """Removes the groups of processes that were killed."""
-        now = self._context.settings.clock.now()
+    def _remove_dead_broadcasts(self, topic: str, lease: float) -> None:
+        """Removes the groups of processes that were killed long ago."""
+        ended = self._context.settings.clock.now() - _FORGOTTEN * lease
         for journal in self.journals(topic):
             if names.is_broadcast(os.path.basename(journal.path)):
                 with contextlib.suppress(OSError, TransportError):  # it was removed meanwhile
                     state = journal.read()
-                    if state.members and len(state.expired(now)) == len(state.members):
+                    if state.members and len(state.expired(ended)) == len(state.members):
                         remove_group(journal.path)
 
     def _salt(self, topic: str) -> int:
