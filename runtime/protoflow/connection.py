@@ -96,8 +96,9 @@ class Connection(EventPublisher):
         """Returns a publisher for the transaction that is open on a database connection.
 
         Its messages exist if the transaction commits. They are written to the transport's own log
-        if the transport uses the same database, otherwise to the outbox. With the outbox, this
-        connection need not be open."""
+        if the transport uses the same database, otherwise to the outbox. With the outbox, the
+        Protoflow connection need not be open.
+        """
         from protoflow.outbox.binding import bind
 
         return bind(self._publisher, self.destination, connection)

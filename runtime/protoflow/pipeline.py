@@ -145,7 +145,7 @@ class Chain:
                 )
         if "retry" in names and names.index("retry") < names.index("poison_queue"):
             raise ConfigError(
-                "middleware: retry stands outside poison_queue, so exhausted messages would never "
+                "middleware: retry is outside of poison_queue, so exhausted messages would never "
                 "reach the dead letters; put it inside"
             )
 

@@ -28,13 +28,11 @@ class Target(TransportTarget):
         name: what `--transport` says.
         url: the URL; `{directory}` is a fresh directory, `{unique}` a fresh name.
         broker: the server in `tests.brokers` whose URL is taken instead.
-        preview: it is tested only where `--transport` names it.
     """
 
     name: str
     url: str = ""
     broker: str | None = None
-    preview: bool = False
 
     def fresh_url(self, directory: Path) -> str | None:
         """A URL under which nothing has happened yet; None without a broker."""
@@ -67,7 +65,6 @@ HOW: dict[str, dict[str, Any]] = {
     },
     "postgresql": {
         "broker": "postgresql",
-        "preview": True,
         # All cases share a server: what one writes wakes the subscriptions of all others.
         "options": {"poll_interval": 0.2},
         "end_session": sessions.end_postgresql,
@@ -99,5 +96,3 @@ HOW: dict[str, dict[str, Any]] = {
     "redis": {"broker": "redis", "end_session": sessions.end_redis},
 }
 TARGETS = {item.name: Target(name=item.name, **HOW[item.name]) for item in BUILT_IN}
-#: Those that are tested unless `--transport` names others.
-REQUIRED = frozenset(target.name for target in TARGETS.values() if not target.preview)

@@ -168,6 +168,7 @@ async def test_what_waits_for_a_retry_is_given_back(harness: Harness) -> None:
         await again.until(1, within=20)
 
 
+@pytest.mark.real_time
 @needs("at_least_once")
 async def test_shutdown_does_not_wait_for_a_thread_beyond_the_deadline(harness: Harness) -> None:
     import threading

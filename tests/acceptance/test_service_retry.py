@@ -385,6 +385,7 @@ async def test_a_run_that_takes_too_long_is_cancelled_and_counted(harness: Harne
     assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "timed out after 0.1 s"
 
 
+@pytest.mark.real_time
 async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harness) -> None:
     running = 0
     most = 0

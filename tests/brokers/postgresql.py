@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from protoflow.config.url import TransportURL
+from protoflow.transports.postgresql.schema import VERSION
 
 from tests.brokers.base import (
     BrokerUnavailable,
@@ -64,6 +65,16 @@ class PostgresBroker(TestBroker):
                 return _handshake(connection, parsed)
         except (OSError, ValueError) as error:
             raise BrokerUnavailable(f"no PostgreSQL at {parsed.safe}: {error}") from error
+
+    def place(self, url: str) -> str:
+        """A database for this version of the tables."""
+        name = f"tables_{VERSION}"
+        found = f"{url.rpartition('/')[0]}/{name}"
+        try:
+            self.probe(found)
+        except BrokerUnavailable:
+            run([binaries() / "createdb", f"--maintenance-db={url}", name])
+        return found
 
     def stop(self, broker: RunningBroker) -> None:
         if broker.process is not None and broker.process.poll() is None:

@@ -57,7 +57,7 @@ def command(
 
 
 def _planned(catalog: Catalog, config: Config) -> str:
-    """Checks that the transport can keep what the contract demands."""
+    """Checks that the transport can meet the demands of the contract."""
     handlers = plan.planned(catalog, config).handlers
     skipping = [one.registration.name for one in handlers if str(one.policy.unhandled) == "skip"]
     if not handlers:

@@ -59,5 +59,5 @@ async def _serve(config: Config, catalog: Catalog, port: int) -> None:
 
 
 def _name(host: str) -> str:
-    """What a browser on this machine asks for."""
+    """Returns the host name that a browser on this machine uses."""
     return {"0.0.0.0": "localhost", "::": "localhost", "::1": "[::1]"}.get(host, host)  # noqa: S104

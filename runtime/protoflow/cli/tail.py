@@ -177,7 +177,7 @@ def _condition(text: str, catalog: Catalog) -> tuple[str, str]:
 
 
 def _fits(payload: Any, name: str, value: str) -> bool:
-    """Whether a field of plain data, given by its path, has this value as text."""
+    """Returns whether a field of plain data has this text as value."""
     for part in name.split("."):
         if not isinstance(payload, dict) or part not in payload:
             return False

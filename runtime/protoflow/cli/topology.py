@@ -1,4 +1,4 @@
-"""`protoflow topology`: the contract's needs at the broker, and whether they exist."""
+"""`protoflow topology`: the topics and groups of the contract, and whether they exist."""
 
 from __future__ import annotations
 

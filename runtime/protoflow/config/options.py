@@ -107,7 +107,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def convert(kind: Any, value: Any) -> Any:
-    """Converts `value` to `kind`. Raises ValueError, whose text does not contain the value."""
+    """Converts `value` to `kind`. Raises ValueError with a text that does not contain the value."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         inner = [part for part in typing.get_args(kind) if part is not type(None)]
         return None if value is None or value == "" else convert(inner[0], value)

@@ -31,7 +31,7 @@ _JOURNAL_SIZE: Final = Limit(1024 * 1024, math.inf, "must be at least 1048576")
 
 
 class _Default:
-    """Stands for an argument that was not given, and holds the built-in value."""
+    """Marks an argument that was not given, and holds the built-in value."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -71,7 +71,7 @@ class Config:
     structured: bool = _setting(False, "publish CloudEvents in structured mode")
     profile: Profile = _setting(Profile.NATIVE, "native; watermill adds the headers of Watermill")
     topology: TopologyMode = _setting(
-        TopologyMode.CREATE, "create, verify or none: what a start does with topics"
+        TopologyMode.CREATE, "create, verify or none: whether a start creates or checks topics"
     )
     defaults: DeliveryPolicy = _setting(
         DeliveryPolicy(), "policy values that the contract does not set"
@@ -203,8 +203,11 @@ class Config:
         return origins[name]
 
     def policy_of(self, handler: str) -> DeliveryPolicy:
-        """Returns the policy that `handlers` sets for a handler. The key is its name, or its form
-        in environment variables, `shop_v1_orders_bill_order`."""
+        """Returns the policy that `handlers` sets for a handler.
+
+        The key in `handlers` is the name of the handler, or its form in environment variables,
+        `shop_v1_orders_bill_order`.
+        """
         found = self.handlers.get(handler)
         if found is None:
             form = env_form(handler)

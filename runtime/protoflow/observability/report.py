@@ -113,7 +113,7 @@ class Host(Protocol):
 
     @property
     def watched(self) -> Sequence[SubscriptionSettings]:
-        """The subscriptions whose lag is read: running ones, or those of a contract."""
+        """The subscriptions whose lag is read: running ones, or all of a contract."""
         ...
 
     def publish_topic(self, spec: HandlerSpec) -> str:
@@ -136,7 +136,7 @@ class Reporter:
         self._next_lag = self._next_dead_letters = float("-inf")
 
     async def refresh(self) -> None:
-        """Asks the broker for lag and dead letters, unless the last answer is recent."""
+        """Queries lag and dead letters, unless the last answer is recent."""
         now = self.clock.monotonic()
         transport = self.host.transport
         counting = now >= self._next_dead_letters

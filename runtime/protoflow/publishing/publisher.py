@@ -124,8 +124,10 @@ class MessagePublisher:
         )
 
     def open(self, provider: Any = None) -> None:
-        """Starts publishing on this event loop with an open transport. It makes spans if a tracer
-        provider is given or configured."""
+        """Starts publishing on this event loop with an open transport.
+
+        Spans are made if a tracer provider is given or configured.
+        """
         self._loop = asyncio.get_running_loop()
         found = find_provider(provider)
         if found is not None:

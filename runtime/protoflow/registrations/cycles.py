@@ -14,7 +14,7 @@ from protoflow.contract.spec import UnhandledTypes
 if TYPE_CHECKING:
     from protoflow.registrations.subscription_plan import HandlerPlan
 
-#: Stands for a type that is in no contract.
+#: The type of messages that no contract declares.
 _OTHER = ""
 
 

@@ -56,7 +56,7 @@ class Outputs:
             self._host.end_turn(job)
 
     def take(self, wanted: Callable[[Job], bool]) -> list[Job]:
-        """Removes jobs whose outputs are not confirmed, with the jobs that depend on them."""
+        """Removes the selected jobs with unconfirmed outputs, and the jobs that depend on them."""
         taken: list[Job] = []
         for first in [job for job in self.publishing if wanted(job)]:
             taken += [first, *self.publishing.pop(first)]
@@ -69,7 +69,8 @@ class Outputs:
 
         def confirmed(refused: PublishRefusedError | None) -> None:
             if self.publishing.pop(first, None) is None:
-                return  # the job was removed meanwhile: this process may not settle its messages
+                # the job was removed, because this process may no longer settle its messages
+                return
             if refused is not None:
                 self._refused(jobs, refused)
                 return
@@ -100,7 +101,7 @@ class Outputs:
                 self._confirmed(jobs, outputs)
                 self._host.settled_with(others)
             elif others:
-                # One message was lost, so nothing was done: the messages still held are given back.
+                # One message was lost, so nothing was settled: give back the held messages.
                 for job in jobs:
                     self._settler.settle(job, _release(job))
             for job in jobs:

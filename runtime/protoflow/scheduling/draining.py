@@ -84,7 +84,7 @@ class Drain:
         try:
             async with asyncio.timeout(max(_LEAST, seconds)):
                 await self._settler.drained()
-                # Refused outputs led to retries and dead letters: these are given back, too.
+                # Refused outputs have caused retries and dead letters, which are given back, too.
                 self._release(self._unstarted(_every) + self._applier.dead_letters.take(_every))
                 await self._settler.drained()
         except TimeoutError:

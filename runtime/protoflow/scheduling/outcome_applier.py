@@ -91,7 +91,7 @@ class OutcomeApplier:
         self.outputs.acknowledge(job)
 
     def settle(self, job: Job) -> None:
-        """Acknowledges a job that is in no lane or whose turn the caller ends."""
+        """Acknowledges a job without a lane, or whose turn the caller ends."""
         self._settler.settle(job, Settlement(job.delivery))
 
     def give_up(
@@ -235,7 +235,7 @@ class OutcomeApplier:
 
         def confirmed(refused: PublishRefusedError | None) -> None:
             if job not in self._deferring:
-                return  # the job was removed meanwhile
+                return  # the job was removed in the meantime
             del self._deferring[job]
             if refused is None:
                 self.acknowledge(job)

@@ -57,7 +57,7 @@ class Scheduler:
     ) -> None:  # fmt: skip
         self.settings = settings
         self.router = router
-        #: What was received and is not settled yet.
+        #: The messages that were received and are not settled yet.
         self.in_flight = InFlight(settings)
         self._transport = transport
         self._submitter = submitter
@@ -100,8 +100,10 @@ class Scheduler:
             engine.suspects.ask()
 
     async def stop(self, seconds: float) -> None:
-        """Stops receiving, lets handlers finish, settles and leaves, within this many seconds. If
-        `drain` has begun this, waits for it."""
+        """Stops receiving, lets handlers finish, settles and leaves, within this many seconds.
+
+        If `drain` has begun the same, waits for it.
+        """
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._leave(seconds))
         await self._stopping

@@ -89,8 +89,10 @@ class Settler:
             self._loop.call_soon(self.flush)
 
     def publish(self, job: Job, messages: Sequence[Message], confirmed: Confirmed) -> None:
-        """Publishes for a job with the next batch; the order of calls is the order of
-        publishing. The call is repeated until all outputs are confirmed or one is refused."""
+        """Publishes for a job with the next batch, in the order of the calls.
+
+        The call to the broker is repeated until all outputs are confirmed or one is refused.
+        """
         self._messages.extend(messages)
         self._outbox.append(_Outputs(job, messages, confirmed))
         if not self._scheduled:
@@ -134,7 +136,7 @@ class Settler:
         )
 
     def problem(self, patience: float) -> str | None:
-        """Describes what the broker has not confirmed for `patience` seconds; None if nothing."""
+        """Describes outputs and settlements unconfirmed for `patience` seconds, or None."""
         since = min(self._pending.values(), default=self._failing_since)
         if self._failing_since is not None and since is not None:
             since = min(since, self._failing_since)

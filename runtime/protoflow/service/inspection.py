@@ -118,7 +118,7 @@ class Inspection:
         return Health(live=self._running.crash is None, ready=not problems, problems=problems)
 
     def publish_topic(self, spec: HandlerSpec) -> str:
-        """Returns the topic to which a handler publishes; empty if it publishes nothing."""
+        """Returns the topic to which a handler publishes; empty if it does not publish."""
         return self._publisher.encode.topic_of(spec.publication) if spec.publication else ""
 
     def register_http_handler(

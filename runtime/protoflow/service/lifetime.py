@@ -52,7 +52,7 @@ class Lifetime:
             try:
                 if not (self._components.registry.registrations or self._config.outbox_url):
                     _log.warning(
-                        "the service started without a handler, and handles nothing",
+                        "the service started without handlers, so it consumes no messages",
                         extra={"transport": self._config.url.safe},
                     )
                 with raised_threshold(self._config.gc_threshold):

@@ -118,8 +118,8 @@ class Components:
             )
             if outbox and not self.inspection.relays:
                 _log.warning(
-                    "outputs of handlers wait in the outbox, which this service does not relay; "
-                    "let `protoflow relay` run beside it, or set outbox"
+                    "outputs of handlers stay in the outbox, which this service does not relay; "
+                    "run `protoflow relay`, or set outbox"
                 )
 
     def close_publishers(self) -> None:

@@ -33,7 +33,7 @@ from protoflow.transports.memory.dead_letters import as_record
 
 T = TypeVar("T", bound=ProtoMessage)
 
-#: `settled` gives up when so much virtual time has passed.
+#: The most virtual time in seconds that `settled` waits.
 PATIENCE = 30 * 86400.0
 
 
@@ -43,8 +43,8 @@ class Run:
 
     Attributes:
         handler: the full name of the method.
-        message: what it handled; for batches the first.
-        attempt: which run of this message it was, from 1.
+        message: the message; for batches the first one.
+        attempt: the number of this run of the message, from 1.
         outcome: the outcome.
         time: when it ended, in seconds since the epoch.
     """
@@ -61,13 +61,13 @@ class TestedService:
 
     Attributes:
         service: the service itself.
-        clock: its time.
+        clock: the clock of the service.
         runs: every run of a handler, in the order in which they ended.
         messages: every message that was published, by handlers, producers or as a dead
             letter, in order.
     """
 
-    __test__ = False  # for pytest: not a test case
+    __test__ = False  # pytest would take the class for a test case
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -83,7 +83,7 @@ class TestedService:
         return await self.service.publish_outputs(publication, outputs)
 
     def published(self, message_class: type[T]) -> list[T]:
-        """The messages of this class that were published, dead letters left out."""
+        """Returns the published messages of this class, without dead letters."""
         name = message_class.DESCRIPTOR.full_name
         return [
             cast(
@@ -118,7 +118,8 @@ class TestedService:
         """Advances time until every message is handled, dead-lettered or dropped.
 
         Raises:
-            TimeoutError: messages remain after `patience` (virtual) seconds; the text names them.
+            TimeoutError: messages remain after `patience` seconds of virtual time. The text lists
+                them.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
@@ -130,11 +131,11 @@ class TestedService:
             pause = min(pause * 2, 60.0)
 
     async def advance(self, seconds: float) -> None:
-        """Advances time."""
+        """Advances virtual time."""
         await asyncio.sleep(seconds)
 
     async def replay_dead_letters(self) -> int:
-        """Replays every dead letter to the group that failed; returns how many."""
+        """Replays every dead letter to the group that failed; returns their number."""
         dead_letters = self.service.dead_letters
         return sum([await dead_letters.replay(topic) for topic in dead_letters.topics])
 
@@ -168,9 +169,9 @@ async def run(
         handlers: instances of generated handler classes.
         config: settings; the transport is always memory.
         middleware: as for `Service`.
-        setup: called with the service before it starts, to register more.
-        virtual_time: False leaves the loop's time as it is.
-        seed: of the randomness in back-offs.
+        setup: called with the service before it starts, for example to register handlers.
+        virtual_time: False keeps the loop's real time.
+        seed: the seed of the random part of backoffs.
         dependencies: as for `Service`.
     """
     threads: list[Service] = []
@@ -209,7 +210,7 @@ def _service(
 
 
 class _RecordingBroker(Broker):
-    """Keeps what is published."""
+    """A memory broker that records published messages."""
 
     def __init__(self, messages: list[Message]) -> None:
         super().__init__()
@@ -230,7 +231,7 @@ def _recording(tested: TestedService) -> Middleware:
     def record(next: Next, spec: HandlerSpec) -> Next:
         async def run(delivery: Delivery, context: Context) -> Outcome:
             outcome = await next(delivery, context)
-            if isinstance(outcome, Postpone):  # that was no run
+            if isinstance(outcome, Postpone):  # a postponed message was not run
                 return outcome
             tested.runs.append(
                 Run(

@@ -108,9 +108,11 @@ class HandlerTracing:
     def _origin(
         self, delivery: Delivery, metadata: Mapping[str, str]
     ) -> tuple[SpanContext | None, list[Link]]:
-        """Returns the parent span of a run, and a link to the first sender if that is another span.
+        """Returns the parent span of a run, and a link to the first sender's span if it differs.
+
         For a retry, in memory or by the broker, the parent is the previous run; otherwise it is the
-        sender."""
+        sender's span.
+        """
         sender = extract(metadata)
         first = metadata.get(wire.PF_TRACEPARENT)
         if delivery.hop is not None:

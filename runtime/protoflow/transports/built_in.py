@@ -26,6 +26,8 @@ class BuiltInTransport:
         proved_on: the server that `make acceptance` was run against.
         bindings: the class of its bindings in AsyncAPI documents, `module:name` in
             `protoflow.transports`; empty: it has none.
+        scaling: the function that yields its triggers for KEDA, `module:name` in
+            `protoflow.transports`; empty: KEDA cannot read its lag.
     """
 
     name: str
@@ -39,6 +41,7 @@ class BuiltInTransport:
     system: str
     proved_on: str = ""
     bindings: str = ""
+    scaling: str = ""
 
 
 _NATS: Final = {"nats": "nats-py"}
@@ -97,6 +100,7 @@ BUILT_IN: Final = (
         system="kafka",
         proved_on="Apache Kafka 4.3.1",
         bindings="kafka.asyncapi:KafkaBindings",
+        scaling="kafka.scaling:triggers",
     ),
     BuiltInTransport(
         name="rabbitmq",
@@ -110,6 +114,7 @@ BUILT_IN: Final = (
         system="rabbitmq",
         proved_on="RabbitMQ 3.10.8",
         bindings="rabbitmq.asyncapi:RabbitMQBindings",
+        scaling="rabbitmq.scaling:triggers",
     ),
     BuiltInTransport(
         name="jetstream",
@@ -123,6 +128,7 @@ BUILT_IN: Final = (
         system="nats",
         proved_on="nats-server 2.15.1",
         bindings="nats.asyncapi:JetStreamBindings",
+        scaling="nats.scaling:triggers",
     ),
     BuiltInTransport(
         name="nats",

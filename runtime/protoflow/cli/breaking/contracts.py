@@ -46,7 +46,7 @@ def _contract(source: Source, config: Config) -> Contract:
 
 
 def _for(catalog: Catalog, config: Config) -> Config:
-    """Returns the settings without those for handlers that only the other version has."""
+    """Returns the settings without those for handlers that this version does not have."""
     unknown = {
         name
         for name in config.handlers

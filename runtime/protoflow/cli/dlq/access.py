@@ -51,8 +51,12 @@ class Access:
         return asyncio.run(connected())
 
     def destination(self, name: str) -> str:
-        """Returns the topic that `--to` names, which must exist. Raises ConfigError,
-        TopologyError."""
+        """Returns the topic that `--to` names.
+
+        Raises:
+            ConfigError: the dead letters themselves are in this topic.
+            TopologyError: the topic does not exist.
+        """
         topic = plan.topic_named(name, self.catalog, self.config)
         if topic in self.topics:
             raise ConfigError(f"--to {name}: the dead letters are in this topic; name another")

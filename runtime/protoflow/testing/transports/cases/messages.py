@@ -1,4 +1,4 @@
-"""Messages arrive as they were sent."""
+"""Messages arrive unchanged."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_tombstone_is_not_an_empty_payload(harness: TransportHarness) ->
 
 
 async def test_nearly_a_megabyte(harness: TransportHarness) -> None:
-    """Brokers' usual limit is 1 MiB with the headers."""
+    """The usual limit of brokers is 1 MiB, headers included."""
     topic = harness.topic()
     member = await harness.join(topic)
     limit = harness.capabilities.max_message_bytes or MEGABYTE

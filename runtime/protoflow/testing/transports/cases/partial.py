@@ -1,4 +1,4 @@
-"""What is wrong with one message or settlement never touches its neighbours."""
+"""An invalid message or settlement does not affect others in the same call."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from protoflow.errors import PublishError
 from protoflow.message import Action, Message, Settlement, SettleResult
 from protoflow.testing.transports.harness import TransportHarness, needs, numbers, payloads
 
-#: What no transport can send: users make such messages by mistake.
+#: Invalid messages that users publish by mistake, and that no transport can send.
 BAD: dict[str, dict[str, Any]] = {
     "payload is text": {"payload": "text"},
     "payload is a number": {"payload": 17},
     "key is text": {"key": "text"},
     "metadata has a number": {"metadata": {"a": 1}},
     "metadata has None": {"metadata": {"a": None}},
-    "metadata has a name that is none": {"metadata": {None: "a"}},
+    "metadata has an invalid name": {"metadata": {None: "a"}},
 }
 
 
@@ -94,7 +94,7 @@ async def test_settled_ones_between_others(harness: TransportHarness) -> None:
 async def test_a_repeated_settlement_changes_nothing(
     harness: TransportHarness, action: Action
 ) -> None:
-    """It is not UNKNOWN either, or it would be repeated for ever."""
+    """The result must not be UNKNOWN either, because the runtime would repeat it for ever."""
     topic = harness.topic()
     member = await harness.join(topic)
     await harness.send(topic, *numbers(0, 3))
