@@ -69,6 +69,11 @@ def _crash_memory(transport: Transport) -> None:
 HOW: dict[str, dict[str, Any]] = {
     "memory": {"url": "memory://{unique}", "crash": _crash_memory},
     "sqlite": {"url": "sqlite:///{directory}/queue.db", "end_session": sessions.end_sqlite},
+    "file": {
+        "url": "file://{directory}/log",
+        "options": {"fsync": "never"},
+        "end_session": sessions.end_file,
+    },
     "postgresql": {
         "broker": "postgresql",
         # All cases share a server: what one writes wakes the subscriptions of all others.

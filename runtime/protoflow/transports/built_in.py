@@ -67,6 +67,16 @@ BUILT_IN: Final = (
         proved_on="SQLite 3.40",
     ),
     BuiltInTransport(
+        name="file",
+        title="files",
+        schemes=("file",),
+        module="file",
+        options="file.options:FileOptions",
+        example="file:///var/lib/app",
+        system="file",
+        proved_on="Linux 6.18, ext4",
+    ),
+    BuiltInTransport(
         name="postgresql",
         title="PostgreSQL",
         schemes=("postgresql", "postgresql+tls"),
