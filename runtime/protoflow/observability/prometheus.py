@@ -13,6 +13,7 @@ from protoflow.errors import MissingExtraError
 from protoflow.observability.report import Reporter
 from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.scheduler import Scheduler
+from protoflow.transport.interface import ReportsWarnings
 
 try:
     from prometheus_client import CollectorRegistry
@@ -63,6 +64,12 @@ class ServiceCollector(Collector):
         yield from self._lag(schedulers)
         yield from self._dead_letters()
         yield from self._outbox()
+        if isinstance(transport := self._reporter.host.transport, ReportsWarnings):
+            yield GaugeMetricFamily(
+                "protoflow_transport_warnings",
+                "Problems of the transport that do not affect readiness.",
+                len(transport.warnings()),
+            )
 
     def _messaging(
         self, schedulers: Sequence[Scheduler], specs: Sequence[HandlerSpec]

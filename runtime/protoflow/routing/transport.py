@@ -14,6 +14,7 @@ from protoflow.routing.message_finder import find_on_all
 from protoflow.routing.routes import Routes
 from protoflow.transport.interface import (
     Capabilities,
+    ReportsWarnings,
     Subscription,
     SubscriptionListener,
     SubscriptionSettings,
@@ -100,6 +101,14 @@ class RoutedTransport:
         """Returns the problems of the transports that cannot be reached; None if there are none."""
         broken = ((name, part.health()) for name, part in self.parts.items())
         return "; ".join(f"{name}: {text}" for name, text in broken if text is not None) or None
+
+    def warnings(self) -> Mapping[str, str]:
+        """See `ReportsWarnings`: those of all transports."""
+        found: dict[str, str] = {}
+        for part in self.parts.values():
+            if isinstance(part, ReportsWarnings):
+                found |= part.warnings()
+        return found
 
     async def lag(self, topic: str, group: str) -> Lag:
         """Returns the lag of a group. Raises CapabilityError if its transport reports none."""

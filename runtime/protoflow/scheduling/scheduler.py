@@ -22,7 +22,7 @@ from protoflow.scheduling.in_flight import InFlight
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.readiness import Readiness
 from protoflow.scheduling.router import Router
-from protoflow.transport.interface import Subscription, SubscriptionSettings, Transport
+from protoflow.transport.interface import EndsIntake, Subscription, SubscriptionSettings, Transport
 
 _log = logging.getLogger("protoflow.scheduler")
 
@@ -131,6 +131,8 @@ class Scheduler:
             self._intake.cancel()
             try:
                 await asyncio.wait([self._intake])
+                if isinstance(subscription, EndsIntake):
+                    subscription.end_intake()
                 await engine.drain.drain(seconds)
             finally:  # this runs even if the shutdown time is over
                 engine.gate.leave(engine.solo_runs)

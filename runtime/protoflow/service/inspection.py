@@ -16,7 +16,7 @@ from protoflow.routing.transport import part_of, parts_of
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.service.running import Running
 from protoflow.stats.handlers import Counters
-from protoflow.transport.interface import SubscriptionSettings, Transport
+from protoflow.transport.interface import ReportsWarnings, SubscriptionSettings, Transport
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -116,7 +116,10 @@ class Inspection:
             problems["outbox"] = unrelayed
         if self._inbox is not None and self._inbox.problem is not None:
             problems["inbox"] = self._inbox.problem
-        return Health(live=self._running.crash is None, ready=not problems, problems=problems)
+        ready = not problems
+        if isinstance(self.transport, ReportsWarnings):
+            problems |= self.transport.warnings()
+        return Health(live=self._running.crash is None, ready=ready, problems=problems)
 
     def publish_topic(self, spec: HandlerSpec) -> str:
         """Returns the topic to which a handler publishes; empty if it does not publish."""
