@@ -6,13 +6,14 @@ import asyncio
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from protoflow import Message
+from protoflow import Config, Message
 from protoflow.errors import (
     ConnectionFailedError,
     PublishError,
@@ -20,6 +21,8 @@ from protoflow.errors import (
     TransportError,
 )
 from protoflow.outbox import OutboxRelay, PostgresOutbox, SQLiteOutbox
+from protoflow.routing.routes import Routes
+from protoflow.routing.transport import RoutedTransport
 
 from tests.database import users
 
@@ -344,3 +347,31 @@ async def _play(keys: list[bytes | None], fates: list[str], batch: int) -> None:
     for numbers in lanes.values():
         assert numbers == sorted(numbers)
     assert seen | parked == {str(number) for number in range(len(keys))}
+
+
+async def test_an_outage_of_one_transport_parks_nothing_while_another_works() -> None:
+    away = True
+    down = Broker(lambda _message: PublishError("away") if away else None)
+    works = Broker()
+    config = Config(
+        environ={}, transport="memory://", transports={"audit": "memory://audit"},
+        topics={"audited": {"transport": "audit"}},
+    )  # fmt: skip
+    parts: Any = {"default": works, "audit": down}
+    routed: Any = RoutedTransport(parts, Routes(config))
+    store = SQLiteOutbox(":memory:")
+    await store.store([replace(message(0, b"k"), topic="audited")], None)
+    relay = relay_of(store, routed, attempts=2, poll=0.0001)
+    for number in range(1, 9):
+        await store.store([message(number, b"%d" % number)], None)
+        await relay.relay()
+        await asyncio.sleep(0.02)
+    assert works.taken == [str(number) for number in range(1, 9)]
+    assert len(down.submitted) > 2, "it was tried more often than `attempts`"
+    assert relay.parked == 0
+    away = False
+    async with asyncio.timeout(20):
+        while not down.taken:
+            await relay.relay()
+            await asyncio.sleep(0.01)
+    await store.close()
