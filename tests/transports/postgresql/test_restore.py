@@ -14,7 +14,7 @@ from protoflow.contract.spec import Ordering
 
 from tests.brokers import skip_or_fail, start_own
 from tests.brokers.base import BrokerUnavailable
-from tests.brokers.postgresql import binaries
+from tests.brokers.postgresql import client
 from tests.transports.postgresql.harness import (
     TestSchema,
     acknowledge,
@@ -60,8 +60,8 @@ async def high_id(place: TestSchema) -> int:
 
 def restore(old: TestSchema, new: TestSchema) -> None:
     """Restores a dump of the first server on the second."""
-    dump = subprocess.run([binaries() / "pg_dump", "-Fc", old.url], stdout=PIPE, check=True)
-    subprocess.run([binaries() / "pg_restore", "-d", new.url], input=dump.stdout, check=True)
+    dump = subprocess.run([client("pg_dump"), "-Fc", old.url], stdout=PIPE, check=True)
+    subprocess.run([client("pg_restore"), "-d", new.url], input=dump.stdout, check=True)
 
 
 @pytest.fixture(scope="module")
