@@ -181,7 +181,8 @@ def test_the_probes_and_the_metrics_answer_under_the_address_of_a_pod(shop: Proj
         assert _status(ports[get["port"]], get["path"]) == 200
     assert _status(ports["metrics"], "/metrics") == 200
     process.terminate()
-    assert process.wait(30) == 0
+    process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def _free_port() -> int:

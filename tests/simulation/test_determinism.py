@@ -68,6 +68,7 @@ def test_what_other_threads_do_changes_nothing() -> None:
         while not over.is_set():
             os.urandom(1)
             random.random()
+            new_id()
             assert time.time() > 0
 
     thread = threading.Thread(target=disturb)

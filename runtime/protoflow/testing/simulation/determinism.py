@@ -66,7 +66,7 @@ def determined(
     `datetime.now` and code in C do not change.
 
     Other threads, and modules that are imported meanwhile, get the real functions, so that they do
-    not change what the seed gives. A thread cannot be started: `refused` is told, because a
+    not change what the seed gives. A thread cannot be started: `refused` is called, because a
     handler's error would only be retried.
     """
     bits = random.Random(seed)  # noqa: S311  it is to be repeatable
@@ -111,6 +111,7 @@ class _Here:
             (os, "urandom"): randbytes,
             (random, "_urandom"): randbytes,
             (threading.Thread, "start"): partial(_refuse, refused),
+            (ids, "_Millisecond"): partial(_same, {}, ids._Millisecond),
         }
         here = {place: self._or(function, getattr(*place)) for place, function in found.items()}
         elsewhere = random.Random()  # noqa: S311  for those that took from the shared one
@@ -144,6 +145,13 @@ class _Here:
                 self._imports -= 1
 
         return counted
+
+
+def _same(made: dict[int, Any], make: Callable[[int], Any], number: int) -> Any:
+    """Returns the ids of a millisecond, the same again if another thread made ids meanwhile."""
+    if ids._current is None or number not in made:
+        made[number] = make(number)
+    return made[number]
 
 
 def _refuse(refused: Callable[[str], object], thread: threading.Thread) -> None:

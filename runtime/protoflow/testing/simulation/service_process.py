@@ -35,8 +35,8 @@ _DEPLOYS: tuple[Mapping[str, Any], ...] = (
 )  # fmt: skip
 #: Seconds that are longer than any lease.
 _SLOW = 65.0
-#: The usual seconds of a run: `_QUICK` in half of all seeds, otherwise up to `_MOST`.
-_QUICK, _MOST = 0.005, 15.0
+#: The usual seconds of a run: `_QUICK` in half of all seeds, otherwise in this range.
+_QUICK, _LEAST, _MOST = 0.005, 0.5, 15.0
 
 
 class SimulationHost(Host, Protocol):
@@ -216,5 +216,5 @@ def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
 
 def _usual(pace: float) -> float:
     """Returns the usual seconds of a run. During slow runs faults meet many messages."""
-    slowness = max(0.0, pace * 2 - 1)
-    return float(_QUICK * (_MOST / _QUICK) ** slowness)
+    slowness = pace * 2 - 1
+    return _QUICK if slowness < 0 else float(_LEAST * (_MOST / _LEAST) ** slowness)
