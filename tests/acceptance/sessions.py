@@ -68,3 +68,8 @@ async def end_redis(subscription: Any) -> None:
     mode = MODES[subscription.settings.ordering]
     for shard in range(len(subscription.streams)):
         await subscription._call(RENEW, shard, mode, 0, 0)
+
+
+async def end_file(subscription: Any) -> None:
+    """Another member finds that its lease has ended."""
+    await subscription.end_session()

@@ -182,7 +182,8 @@ async def test_a_waiting_message_holds_no_worker(harness: Harness) -> None:
         seen.done.append(task.number)
 
     policy = DeliveryPolicy(concurrency=1)
-    async with harness.running(handler("Work", work), policy=policy, shutdown_timeout=0.2):
+    settings = {"max_in_flight": 64, "shutdown_timeout": 0.2}
+    async with harness.running(handler("Work", work), policy=policy, **settings):
         await harness.send(*range(20))
         await harness.until(lambda: len(seen.done) == 16)
         assert set(seen.attempts) == {1}

@@ -67,6 +67,16 @@ BUILT_IN: Final = (
         proved_on="SQLite 3.40",
     ),
     BuiltInTransport(
+        name="file",
+        title="files",
+        schemes=("file",),
+        module="file",
+        options="file.options:FileOptions",
+        example="file:///var/lib/app",
+        system="file",
+        proved_on="Linux 6.18, ext4",
+    ),
+    BuiltInTransport(
         name="postgresql",
         title="PostgreSQL",
         schemes=("postgresql", "postgresql+tls"),
@@ -144,6 +154,18 @@ BUILT_IN: Final = (
         clients={"redis": "redis"},
         system="redis",
         proved_on="Redis 7.0.15",
+    ),
+    BuiltInTransport(
+        name="http",
+        title="HTTP",
+        schemes=("http", "https"),
+        module="http",
+        options="http.options:HttpOptions",
+        example="http://127.0.0.1:8080",
+        extra="http",
+        clients={"aiohttp": "aiohttp"},
+        system="http",
+        proved_on="aiohttp 3.14.5",
     ),
 )
 #: The transport of each URL scheme.

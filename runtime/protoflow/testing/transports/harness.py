@@ -161,6 +161,7 @@ class TransportHarness:
         self.transport: Transport
         self._unique = uuid.uuid4().hex[:12]
         self._transports: list[Transport] = []
+        self._senders: list[asyncio.Task[None]] = []
 
     @property
     def capabilities(self) -> Capabilities:
@@ -179,11 +180,21 @@ class TransportHarness:
 
     async def reopen(self) -> None:
         """Restarts: closes every transport, and opens a new one as `transport`."""
-        await self.close()
+        await self._close_transports()
         self.transport = await self.connect()
 
     async def close(self) -> None:
         """Closes every transport."""
+        await self.stop_senders()
+        await self._close_transports()
+
+    async def stop_senders(self) -> None:
+        """Publishes nothing more in the background."""
+        for sender in self._senders:
+            sender.cancel()
+        await asyncio.gather(*self._senders, return_exceptions=True)
+
+    async def _close_transports(self) -> None:
         while self._transports:
             await self._transports.pop().close()
 
@@ -233,9 +244,24 @@ class TransportHarness:
 
     async def publish(self, *messages: Message, transport: Transport | None = None) -> None:
         """Publishes messages, and asserts that the broker confirms it."""
+        if self.target.confirms_when_settled:
+            sender = asyncio.create_task(self._until_confirmed(messages, transport))
+            self._senders.append(sender)
+            return
         async with asyncio.timeout(10 * self.target.patience):
             errors = await (transport or self.transport).submit(messages)
         assert list(errors) == [None] * len(messages)
+
+    async def _until_confirmed(
+        self, messages: Sequence[Message], transport: Transport | None
+    ) -> None:
+        """Publishes until everything is settled, as an outbox does."""
+        while messages:
+            errors = await (transport or self.transport).submit(messages)
+            left = zip(messages, errors, strict=True)
+            messages = [message for message, error in left if error is not None]
+            transport = None  # it may have been closed
+            await asyncio.sleep(0.02)
 
     async def send(self, topic: str, *payloads: bytes, key: bytes | None = None) -> list[Message]:
         """Publishes one message for each payload."""

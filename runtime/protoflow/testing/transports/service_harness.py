@@ -103,7 +103,12 @@ class ServiceHarness:
     async def send(self, *tasks: str, key: str | None = None) -> list[str]:
         """Publishes tasks; returns their ids."""
         outputs = [Output(StringValue(value=task), key=key) for task in tasks]
-        return await self.connection.publish_outputs(publication(self.topic), outputs)
+        if not self.harness.target.confirms_when_settled:
+            return await self.connection.publish_outputs(publication(self.topic), outputs)
+        encode = self.connection.message_publisher.encode
+        messages = [encode(publication(self.topic), output) for output in outputs]
+        await self.harness.publish(*messages)
+        return [message.id for message in messages]
 
     async def until(self, condition: Callable[[], object], *, within: float = 10.0) -> None:
         """Waits until the condition holds."""

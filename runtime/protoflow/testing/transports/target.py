@@ -29,6 +29,8 @@ class TransportTarget:
             over. None: the broker has no such sessions.
         commits_later: whether progress is committed a little after a message is settled. The last
             settled messages of a member then arrive again after its session ends.
+        confirms_when_settled: whether a publish is confirmed when every group has settled the
+            message. Cases then publish in the background, and again until it is confirmed.
         refused_names: the cases of similar names that the broker itself refuses, by their
             description in `cases.trust`; `ensure` then raises TopologyError.
     """
@@ -42,4 +44,5 @@ class TransportTarget:
     crash: Callable[[Transport], object] | None = None
     end_session: Callable[[Any], Awaitable[None]] | None = None  # Any: the transport's own
     commits_later: bool = False
+    confirms_when_settled: bool = False
     refused_names: frozenset[str] = frozenset()

@@ -51,6 +51,7 @@ async def test_a_cancelled_end_leaves_nothing_behind(harness: TransportHarness) 
         assert task.done()
     async with asyncio.timeout(10 * harness.target.patience):
         await transport.close()
+        await harness.stop_senders()
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.05)
 

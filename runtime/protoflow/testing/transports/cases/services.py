@@ -122,8 +122,8 @@ async def test_a_result_is_published(services: ServiceHarness) -> None:
     async with services.running(double, results=results):
         await services.send("7")
         (delivery,) = await reader.take(1)
+        await reader.ack(delivery)
     assert StringValue.FromString(delivery.message.payload or b"").value == "77"
-    await reader.ack(delivery)
 
 
 @needs("at_least_once", "per_key")

@@ -74,7 +74,7 @@ async def test_ensure_is_idempotent_and_verify_is_content(harness: TransportHarn
         await harness.transport.ensure(topology, mode)
 
 
-@needs("at_least_once")
+@needs("at_least_once", "dead_letters")
 async def test_verify_names_what_is_missing(harness: TransportHarness) -> None:
     topic = harness.topic("absent")
     topology = Topology(subscriptions=(harness.settings(topic),))
