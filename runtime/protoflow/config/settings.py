@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from protoflow.config import conversion, named_transports, setting_fields
-from protoflow.config.http_mistakes import http_mistakes
 from protoflow.config.named_transports import (
     DEFAULT,
     NamedTransport,
@@ -266,6 +265,9 @@ def _hints() -> dict[str, Any]:
 
 def _mistakes_in(config: Config) -> list[str]:
     """Returns every mistake that concerns several settings, one sentence each."""
+    # imported here, because most modules only name the class
+    from protoflow.config.http_mistakes import http_mistakes
+
     mistakes: list[str] = []
     if config.namespace and (wrong := topics.problem(config.namespace)):
         mistakes.append(f"namespace: {wrong}")
