@@ -92,6 +92,15 @@ HOW: dict[str, dict[str, Any]] = {
         "end_session": sessions.end_jetstream,
     },
     "redis": {"broker": "redis", "end_session": sessions.end_redis},
+    "sqs": {
+        "broker": "sqs",
+        # moto copies each message, and looks through all of a queue for each request.
+        "patience": 3.0,
+        "restarts": 5,
+        # A process that ends waits for its requests, which wait for messages.
+        "options": {"wait_time": 1},
+        "end_session": sessions.end_sqs,
+    },
 }
 TARGETS = {item.name: Target(name=item.name, **HOW[item.name]) for item in BUILT_IN}
 #: Those that are tested unless `--transport` names others.

@@ -139,6 +139,18 @@ BUILT_IN: Final = (
         system="redis",
         proved_on="Redis 7.0.15",
     ),
+    BuiltInTransport(
+        name="sqs",
+        title="SNS/SQS",
+        schemes=("sqs",),
+        module="sqs",
+        options="sqs.options:SqsOptions",
+        example="sqs://eu-central-1",
+        extra="sqs",
+        clients={"aiobotocore": "aiobotocore", "botocore": "aiobotocore"},
+        system="aws_sqs",
+        proved_on="emulator only: moto 5.2.5",
+    ),
 )
 #: The transport of each URL scheme.
 BY_SCHEME: Final = {scheme: item for item in BUILT_IN for scheme in item.schemes}
