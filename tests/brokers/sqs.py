@@ -26,7 +26,7 @@ class SqsBroker(TestBroker):
     def probe(self, url: str) -> str:
         parsed = TransportURL.parse(url)
         host, port = parsed.hosts[0]
-        address = f"http://{host}:{port or self.port}/moto-api/data.json"
+        address = f"http://{host}:{port or self.port}/moto-api/config"
         try:
             with urllib.request.urlopen(address, timeout=5) as answer:
                 json.load(answer)
@@ -37,7 +37,8 @@ class SqsBroker(TestBroker):
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
         port = port or free_port()
         directory.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        server = Path(__file__).with_name("moto_server.py")
+        command = [sys.executable, str(server), "-H", "127.0.0.1", "-p", str(port)]
         with (directory / "moto.log").open("ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
