@@ -101,7 +101,9 @@ def _metadata(message: Message, texts: dict[str, str], own: dict[str, Any]) -> N
         texts[_EVENT] = _dump(event)
     if rest:
         # one attribute is kept for what has none
-        for name in [*rest][: max(0, _MOST_ATTRIBUTES - 1 - len(texts))]:
+        for name in [*rest]:
+            if len(texts) >= _MOST_ATTRIBUTES - 1:
+                break
             if _is_attribute(name, rest[name]):
                 texts[name] = rest.pop(name)
     if rest:

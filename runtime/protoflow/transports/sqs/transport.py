@@ -35,7 +35,7 @@ class SqsTransport:
         self.capabilities = Capabilities(
             durable=True,
             processes=True,
-            per_key=fifo,
+            per_key=options.fifo == "key",
             per_partition=options.fifo == "topic",
             broker_retry=True,
             retry_lateness=2.0,
