@@ -94,6 +94,7 @@ HOW: dict[str, dict[str, Any]] = {
     "redis": {"broker": "redis", "end_session": sessions.end_redis},
     "sqs": {
         "broker": "sqs",
+        "preview": True,  # moto needs minutes for the suite; tests/transports/sqs is for each push
         # moto copies each message, and looks through all of a queue for each request.
         "patience": 3.0,
         "restarts": 5,

@@ -23,5 +23,5 @@ def milliseconds(*_: object) -> float:
 
 assert abs(utils.unix_time() - seconds()) < 5
 assert abs(utils.unix_time_millis() - milliseconds()) < 5000
-models.unix_time, models.unix_time_millis = seconds, milliseconds
+vars(models).update(unix_time=seconds, unix_time_millis=milliseconds)
 main(sys.argv[1:])

@@ -140,10 +140,10 @@ async def test_a_replay_of_an_ordered_group_goes_through_its_queue(ordered: Tran
     dead = f"{name}..billing..dead"
     origin = {wire.PF_ORIGINAL_TOPIC: name, wire.PF_GROUP: "billing"}
     await publish(ordered, message(dead, b"d", key=b"k", metadata=origin, id="dead"))
-    letters = dead_letters_of(ordered)
+    dead_letters = dead_letters_of(ordered)
     with pytest.raises(ReplayError, match="FIFO queue cannot ask"):
-        await letters.replay(dead, reprocess=True)
-    assert await letters.replay(dead) == 1
+        await dead_letters.replay(dead, reprocess=True)
+    assert await dead_letters.replay(dead) == 1
     (delivery,) = await take(subscription, 1)
     assert (delivery.message.id, delivery.message.key) == ("dead", b"k")
     assert not delivery.own_place, "topic and replays share the queue"

@@ -28,6 +28,8 @@ _KNOWN: Final = frozenset(
     {wire.CONTENT_TYPE, wire.CORRELATION_ID, wire.MESSAGE_ID, wire.WATERMILL_ID, wire.GO_SCHEMA,
      *wire.TRACE_CONTEXT}
 )  # fmt: skip
+#: These need no look at their name when they arrive.
+_PLAIN: Final = frozenset({wire.CONTENT_TYPE, wire.CORRELATION_ID, *wire.TRACE_CONTEXT})
 _ENCODING, _EVENT, _OWN = "content-transfer-encoding", "cloudevents", "protoflow"
 _RESERVED: Final = frozenset({_ENCODING, _EVENT, _OWN})
 _MOST_ATTRIBUTES: Final = 10
@@ -38,7 +40,8 @@ _NAME: Final = re.compile(r"(?!aws|amazon|pf_)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
 _LONGEST_NAME: Final = 256
 _BASE64, _TOMBSTONE, _EMPTY = "base64", "none", "empty"
 _STRING: Final = "String"
-_dump = json.JSONEncoder(separators=(",", ":")).encode
+_dump: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_load: Final = json.JSONDecoder().decode
 
 
 class Encoded(NamedTuple):
@@ -52,25 +55,25 @@ class Encoded(NamedTuple):
 def encode(message: Message, limit: int) -> Encoded:
     """Returns a message as AWS takes it. Raises PublishRefusedError."""
     try:
-        texts: dict[str, str] = {}
+        attributes: dict[str, dict[str, str]] = {}
         own: dict[str, Any] = {}
-        body = _body(message.payload, texts, own)
+        body = _body(message.payload, attributes, own)
         if message.key is not None:
             own["key"] = base64.b64encode(message.key).decode()
-        _metadata(message, texts, own)
-        if own:
-            texts[_OWN] = _dump(own)
-        size = len(body.encode()) + len(_STRING) * len(texts)
-        size += sum(len(name) + len(text.encode()) for name, text in texts.items())
+        size = len(body) if body.isascii() else len(body.encode())
+        size += _metadata(message, attributes, own) + len(_STRING) * len(attributes)
         if size > limit:
             raise ValueError(f"it has {size} bytes, {limit} are allowed")
     except (TypeError, ValueError, AttributeError) as error:
         raise PublishRefusedError(f"message {message.id!r} cannot be stored: {error}") from error
-    attributes = {name: {"DataType": _STRING, "StringValue": text} for name, text in texts.items()}
     return Encoded(body, attributes, size)
 
 
-def _body(payload: bytes | None, texts: dict[str, str], own: dict[str, Any]) -> str:
+def _attribute(text: str) -> dict[str, str]:
+    return {"DataType": _STRING, "StringValue": text}
+
+
+def _body(payload: bytes | None, attributes: dict[str, dict[str, str]], own: dict[str, Any]) -> str:
     if not payload:
         if payload is not None and not isinstance(payload, bytes | bytearray | memoryview):
             raise TypeError(f"{type(payload).__name__} is not bytes")
@@ -83,31 +86,49 @@ def _body(payload: bytes | None, texts: dict[str, str], own: dict[str, Any]) -> 
         text = ""
     if _TEXT.fullmatch(text):
         return text
-    texts[_ENCODING] = _BASE64
+    attributes[_ENCODING] = _attribute(_BASE64)
     return base64.b64encode(data).decode()
 
 
-def _metadata(message: Message, texts: dict[str, str], own: dict[str, Any]) -> None:
+def _metadata(message: Message, attributes: dict[str, dict[str, str]], own: dict[str, Any]) -> int:
+    """Adds the attributes of a message; returns the bytes of all attributes."""
     event: dict[str, str] = {}
     rest: dict[str, str] = {}
+    size = len(_ENCODING + _BASE64) if attributes else 0
     for name, value in KAFKA.headers(message.id, message.metadata):
         if name[:3] == wire.CE_PREFIX:
             event[name[3:]] = value
-        elif name in _KNOWN and len(texts) < _MOST_KNOWN and _TEXT.fullmatch(value):
-            texts[name] = value
+        elif name in _KNOWN and len(attributes) < _MOST_KNOWN and _is_text(value):
+            attributes[name] = _attribute(value)
+            size += _bytes_of(name, value)
         else:
             rest[name] = value
+    room = _MOST_ATTRIBUTES - 1 - bool(event)  # one is kept for what has none of its own
+    for name in [*rest]:
+        if len(attributes) >= room:
+            break
+        if _is_attribute(name, rest[name]):
+            attributes[name] = _attribute(rest[name])
+            size += _bytes_of(name, rest.pop(name))
     if event:
-        texts[_EVENT] = _dump(event)
-    if rest:
-        # one attribute is kept for what has none
-        for name in [*rest]:
-            if len(texts) >= _MOST_ATTRIBUTES - 1:
-                break
-            if _is_attribute(name, rest[name]):
-                texts[name] = rest.pop(name)
+        attributes[_EVENT] = _attribute(text := _dump(event))
+        size += len(_EVENT) + len(text)
     if rest:
         own["metadata"] = rest
+    if own:
+        attributes[_OWN] = _attribute(text := _dump(own))
+        size += len(_OWN) + len(text)
+    return size
+
+
+def _is_text(value: str) -> bool:
+    return (value.isascii() and value.isprintable() and value != "") or (
+        _TEXT.fullmatch(value) is not None
+    )
+
+
+def _bytes_of(name: str, value: str) -> int:
+    return len(name) + (len(value) if value.isascii() else len(value.encode()))
 
 
 def _is_attribute(name: str, value: str) -> bool:
@@ -115,7 +136,7 @@ def _is_attribute(name: str, value: str) -> bool:
         len(name) <= _LONGEST_NAME
         and _NAME.fullmatch(name) is not None
         and name not in _RESERVED
-        and _TEXT.fullmatch(value) is not None
+        and _is_text(value)
     )
 
 
@@ -129,8 +150,9 @@ class Decoded(NamedTuple):
 
 def decode(topic: str, raw: Mapping[str, Any]) -> Decoded:
     """Returns the message of a topic; without an id, SQS's own is taken."""
-    pairs: list[tuple[str, str]] = []
+    metadata, foreign = dict[str, str](), list[tuple[str, str]]()
     own: Mapping[str, Any] = {}
+    id: str | None = None
     encoding, problems, body = "", list[str](), str(raw.get("Body", ""))
     size = len(body)
     for name, attribute in raw.get("MessageAttributes", {}).items():
@@ -141,18 +163,26 @@ def decode(topic: str, raw: Mapping[str, Any]) -> Decoded:
         if name == _OWN:
             own = _object(name, value, problems)
         elif name == _EVENT:
-            for attribute_name, text in _object(name, value, problems).items():
-                pairs.append((wire.CE_PREFIX + attribute_name, _text(text)))
+            event = _object(name, value, problems)
+            id = _text(event.pop("id")) if "id" in event else None
+            for each, text in event.items():
+                metadata[wire.CE_PREFIX + each] = text if type(text) is str else _text(text)
         elif name == _ENCODING:
             encoding = value
+        elif name in _PLAIN:
+            metadata[name] = value
         else:
-            pairs.append((name, value))
+            foreign.append((name, value))
     key, rest = own.get("key"), own.get("metadata")
     if isinstance(rest, dict):
-        pairs += ((name, _text(value)) for name, value in rest.items())
-    id, metadata = KAFKA.read(pairs)
+        for each, text in rest.items():
+            metadata[each] = text if type(text) is str else _text(text)
+    if foreign:
+        found, read = KAFKA.read(foreign)
+        id = found if found and (id is None or wire.WATERMILL_ID in read) else id
+        metadata.update(read)
     message = Message(
-        id=id or raw.get("MessageId", ""),
+        id=id or metadata.pop(wire.MESSAGE_ID, None) or raw.get("MessageId", ""),
         topic=topic,
         payload=_payload(body, encoding, own.get("body"), problems),
         key=_bytes("its key", key, problems) if isinstance(key, str) else None,
@@ -179,9 +209,9 @@ def _bytes(what: str, text: str, problems: list[str]) -> bytes:
         return text.encode(errors="replace")
 
 
-def _object(name: str, text: str, problems: list[str]) -> Mapping[str, Any]:
+def _object(name: str, text: str, problems: list[str]) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = _load(text)
     except (ValueError, RecursionError) as error:
         problems.append(f"attribute {name} is not JSON: {error!s:.100}")
         return {}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from protoflow.errors import ProtoflowError, TopologyError
+from protoflow.errors import TopologyError
 from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
 from protoflow.transports.sqs.connection import AwsConnection, RefusedError
 from protoflow.transports.sqs.names import Names
@@ -180,9 +180,10 @@ class Resources:
         dead = {name for each in topology.subscriptions for name in each.dead_letter_topics}
         own = [arn("sqs", queue) for each in lasting for queue in self.own_queues(each)]
         groups = [arn("sqs", self.names.group(each.topic, each.group)) for each in lasting]
-        letters = [arn("sqs", self.names.dead_letters(topic)) for topic in dead]
+        kept = [arn("sqs", self.names.dead_letters(topic)) for topic in dead]
         publishes = map(self.topic_arn, {*topology.topics} - dead)
-        return service_policy(publishes, [*groups, *own], [*own, *letters])
+        replays = groups if self._options.is_fifo else ()
+        return service_policy(publishes, [*groups, *own], [*own, *kept, *replays])
 
     async def _make_queue(self, queue: str, attributes: Mapping[str, str] | None = None) -> bool:
         """Creates a queue if it is missing; whether it was."""
@@ -293,11 +294,3 @@ class Resources:
             if not (token := found.get("NextToken")):
                 return None
             page = {"NextToken": token}
-
-
-async def may_fail(*steps: Any) -> None:
-    """Waits for clean-up that may fail."""
-    results = await asyncio.gather(*steps, return_exceptions=True)
-    for each in results:
-        if isinstance(each, BaseException) and not isinstance(each, ProtoflowError):
-            raise each

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from protoflow.errors import CapabilityError, PublishError, TopologyError
+from protoflow.errors import CapabilityError, ProtoflowError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
@@ -23,7 +24,7 @@ from protoflow.transports.sqs.dead_letters import SqsDeadLetterStore
 from protoflow.transports.sqs.options import SqsOptions
 from protoflow.transports.sqs.publisher import SqsPublisher
 from protoflow.transports.sqs.queue_client import LONGEST_HOLD, QueueClient
-from protoflow.transports.sqs.resources import Resources, may_fail
+from protoflow.transports.sqs.resources import Resources
 from protoflow.transports.sqs.subscription import SqsSubscription
 
 
@@ -47,6 +48,7 @@ class SqsTransport:
             broadcast=True,
             max_message_bytes=options.max_message_bytes * 3 // 4,  # it may be sent as base64
             proves_killers=not fifo,
+            ordering_option="fifo",
         )
         self._connection = AwsConnection(settings, options)
         self._resources = Resources(self._connection)
@@ -70,7 +72,8 @@ class SqsTransport:
         try:
             await asyncio.gather(*(each.close() for each in subscriptions))
             await self._publisher.close()
-            await may_fail(*(self._resources.leave(*each) for each in processes.items()))
+            with contextlib.suppress(ProtoflowError):  # an operator may have removed them
+                await asyncio.gather(*(self._resources.leave(*each) for each in processes.items()))
         finally:
             await self._connection.close()
 
