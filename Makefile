@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt generated brokers acceptance faults plans redis-memory redis-servers fuzz simulate traces bench docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance faults plans postgresql-servers redis-memory redis-servers fuzz simulate traces bench docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -50,6 +50,9 @@ faults: setup ## Kill, freeze and cut off brokers and processes, and count the m
 
 plans: setup ## Claim, settle and ask for the lag on PostgreSQL while a million messages wait
 	@PROTOFLOW_PLANS=long $(PYTEST) tests/transports/postgresql/test_plans.py $(ARGS)
+
+postgresql-servers: setup ## Run the PostgreSQL transport's tests on PostgreSQL 13, 14, 16 and 17: ARGS="13 17"
+	@PYTHONPATH=runtime $(PY) -m tests.transports.postgresql $(ARGS)
 
 redis-memory: setup ## Acknowledge a million messages on Redis: memory stays flat, also beside a stuck entry
 	@PROTOFLOW_REDIS_MESSAGES=1000000 $(PYTEST) tests/transports/redis/test_keeping.py -k flat --timeout 1200

@@ -58,6 +58,7 @@ Results = Mapping[str, Measured]
 #: Figure -> its unit; the figures are what subjects print.
 UNITS = {
     "cpu_us": "us",
+    "server_us": "us",
     "per_second": "/s",
     "cpu_ms": "ms",
     "wall_ms": "ms",

@@ -1,4 +1,4 @@
-"""protoc-gen-protoflow: annotated .proto files to typed event handlers and producers."""
+"""Generates typed event handlers and producers from annotated .proto files."""
 
 from __future__ import annotations
 

@@ -16,13 +16,16 @@ usage: protoc --protoflow_out=DIR FILE...   (or buf generate, with local: protoc
 
 
 def main(argv: Sequence[str], stdin: BinaryIO, stdout: BinaryIO, stderr: TextIO) -> int:
-    """Runs the plugin: a request on stdin, the response on stdout; the exit status.
+    """Runs the plugin: reads a request from stdin, writes the response to stdout.
 
     Args:
         argv: the arguments after the name of the program.
-        stdin: the request, unless arguments ask for something else.
-        stdout: the response, or what the arguments ask for.
-        stderr: complaints about the arguments.
+        stdin: the request, unless an argument asks for something else.
+        stdout: the response, or the output that an argument asks for.
+        stderr: errors in the arguments.
+
+    Returns:
+        The exit status.
     """
     match list(argv):
         case [] if not stdin.isatty():
@@ -82,7 +85,7 @@ def _export(directory: str, stderr: TextIO) -> int:
 
 def run() -> None:
     """The entry point."""
-    # The objects of a run live until its end: garbage collection would take a fifth of the time.
+    # Almost all objects live until the end; garbage collection would take a fifth of the time.
     gc.disable()
     sys.exit(main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer, sys.stderr))
 

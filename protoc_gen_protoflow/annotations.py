@@ -1,4 +1,4 @@
-"""Facts about annotations: the rule for each value, and the roles that fields can have.
+"""Facts about annotations: the rule for each value, and the roles of fields.
 
 A value without a rule is used unchanged; `options` reads every value in the same way.
 """
@@ -21,10 +21,11 @@ _INTEGERS = frozenset(
 )
 _TEXTS = _INTEGERS | {FieldDescriptorProto.TYPE_STRING}
 
-#: The rule for a value: takes the name of the option and the value, yields errors.
+#: A rule gets the name of the option and the value, and yields errors.
 Rule = Callable[[str, Any], Iterator[str]]
 
-#: The rules by the path of the option, `retry.jitter`. Durations and enums have rules of their own.
+#: The rules by the path of the option, for example `retry.jitter`. Durations and enums have rules
+#: of their own.
 RULES: Final[dict[str, Rule]] = {
     "type": value_rules.text_problems,
     "data_schema": value_rules.text_problems,

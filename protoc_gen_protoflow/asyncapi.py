@@ -1,4 +1,4 @@
-"""The AsyncAPI document of a file: its contract as the runtime's specification, then described."""
+"""Makes the AsyncAPI document of a file from the specs of its contract."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from protoc_gen_protoflow.parameters import Parameters
 from protoc_gen_protoflow.request import File, Request, text
 from protoc_gen_protoflow.sensitive import SensitiveFields
 
-# Field numbers in descriptor.proto, of which source paths are made.
+# Field numbers in descriptor.proto; source paths consist of them.
 _FIELDS, _NESTED, _ENUMS_IN_MESSAGE, _ENUMS, _METHODS, _SERVICES = 2, 3, 4, 5, 2, 6
 
 
 class DocumentBuilder:
-    """Makes the documents of a request; one for all of its files."""
+    """Makes the documents of a request; one builder serves all files."""
 
     def __init__(
         self, request: Request, parameters: Parameters, sensitive: SensitiveFields
@@ -138,8 +138,8 @@ class DocumentBuilder:
                 pool.Add(file.proto)
             except TypeError as error:
                 raise UserError(
-                    f"{file.name}: asyncapi needs protobuf of Python to link the file, which it "
-                    f"refuses: {error}; upgrade protobuf, or leave out the parameter asyncapi"
+                    f"{file.name}: asyncapi requires that Python's protobuf links the file, "
+                    f"which it refuses: {error}; upgrade protobuf, or do not set asyncapi"
                 ) from None
         return pool
 

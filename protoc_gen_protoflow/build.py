@@ -64,7 +64,7 @@ class ModuleBuilder:
     def build(
         self, services: Iterable[ServiceContract], messages: Iterable[MessageContract]
     ) -> Module:
-        """Returns the module; a file without a service and without a topic needs none.
+        """Returns the module; files without a service and without a topic need none.
 
         Args:
             services: the services of the file that consume.
@@ -106,7 +106,7 @@ class ModuleBuilder:
         return found[0]
 
     def _named(self) -> tuple[tuple[Message, ...], tuple[Sensitive, ...]]:
-        """Returns all messages that the module names, and their possible sensitive fields."""
+        """Returns the messages that the module names, and their sensitive fields."""
         declared = [declared for _, declared in self._messages.values()]
         fields, hiding = self._sensitive.of_module(self._file, declared)
         messages = tuple(
@@ -145,7 +145,7 @@ class ModuleBuilder:
         )
 
     def _delivery(self, leaves: Leaves) -> str:
-        """Returns the variable of a delivery policy; empty if the policy sets nothing."""
+        """Returns the variable of a delivery policy; empty if the policy sets no value."""
         if not leaves:
             return ""
         parts = tuple(_settings(leaves, prefix) for prefix in ("", "retry.", "dead_letter."))
@@ -192,7 +192,7 @@ class ModuleBuilder:
 
 
 def _other_topic(method: MethodContract) -> str:
-    """Returns the topic of the output; empty if it is the message's own."""
+    """Returns the topic of the output; empty if it is the topic of the message type."""
     if method.output and method.output.topic == method.output_topic:
         return ""
     return method.output_topic

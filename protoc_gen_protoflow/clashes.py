@@ -1,4 +1,4 @@
-"""Finds names that Python cannot spell, and names that become equal."""
+"""Finds names that are invalid in Python, and names that become equal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoc_gen_protoflow.parameters import Parameters
 from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import Declared, File, Location
 
-# Fixes that keep both names: each kind of clash has its own.
+# The fixes keep both names in use; each kind of clash has its own fix.
 _KEEP_SERVICE = (
     "move one of them to another file of the package, where it keeps its full name, or rename one"
 )
@@ -34,11 +34,11 @@ def check_names(
     """Reports the errors in the names of a module.
 
     Args:
-        file: the file that the module is for.
+        file: the file of the module.
         services: its consuming services.
         messages: its annotated messages.
-        parameters: the plugin's, which move modules.
-        problems: takes the notes.
+        parameters: the plugin's parameters, which may move modules.
+        problems: collects the errors.
     """
     events = [message for message in messages if message.topic is not None]
     if not services and not events:
@@ -110,7 +110,9 @@ def _take(taken: dict[str, str], name: str, place: Location, fix: str, problems:
 
 def _check_spelling(place: Location, name: str, problems: Problems) -> None:
     if not names.is_proto_name(place.name) or "." in name:
-        problems.add(place, "has a name that no .proto can hold; make requests with protoc or buf")
+        problems.add(
+            place, "has a name that no .proto can contain; make requests with protoc or buf"
+        )
     elif name.startswith("_"):
         problems.add(place, f"{name} begins with '_', which is private in Python; rename it")
 
@@ -121,7 +123,7 @@ def _check_message(declared: Declared, problems: Problems) -> None:
         if names.is_keyword(part):
             problems.add(
                 declared.place,
-                f"{part} is a keyword of Python, which no module can name; rename the message",
+                f"{part} is a keyword of Python, so no module can import it; rename the message",
             )
         _check_spelling(declared.place, part, problems)
     if "DESCRIPTOR" in nested:

@@ -1,6 +1,6 @@
-"""Compiles the templates into `compiled.py`: `python -m protoc_gen_protoflow.compile_templates`.
+"""Compiles templates into `compiled.py`: `python -m protoc_gen_protoflow.compile_templates`.
 
-Run it after a change of the templates; until then they are compiled in each run.
+Run it after a change of the templates; until then every run of the plugin compiles them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ class Leaf(NamedTuple):
     Attributes:
         value: the value to compare with others; seconds for a duration.
         text: the value as Python text.
-        place: its place in the .proto.
+        place: its location in the .proto.
         level: 0 in the file, 1 in the service or message, 2 in the method.
     """
 
@@ -24,7 +24,7 @@ class Leaf(NamedTuple):
     level: int
 
 
-#: Values by path, `retry.max_attempts`.
+#: Values by path, for example `retry.max_attempts`.
 Leaves = Mapping[str, Leaf]
 
 
@@ -43,7 +43,7 @@ class FileContract(NamedTuple):
 
 
 class MessageContract(NamedTuple):
-    """The options of a file, a message and its fields for this message.
+    """The options of a message, with those of its file and its fields.
 
     Attributes:
         declared: the message.

@@ -1,11 +1,11 @@
-"""Docstrings: the comments of the .proto, and sentences about the annotations."""
+"""Makes docstrings from the comments of the .proto and the annotations."""
 
 from __future__ import annotations
 
 from protoc_gen_protoflow.contract import MessageContract, MethodContract, ServiceContract
 from protoc_gen_protoflow.request import File
 
-_WIDTH = 80  # of the sentences that are made here
+_WIDTH = 80  # of generated sentences
 
 
 def handler(service: ServiceContract) -> tuple[str, ...]:
@@ -19,14 +19,14 @@ def method(contract: MethodContract) -> tuple[str, ...]:
     """Returns the docstring of a handler method."""
     facts = f"Consumes `{contract.topic}` in the group `{contract.group}`"
     if contract.output:
-        facts += f"; what it returns goes to `{contract.output_topic}`"
+        facts += f"; publishes its results to `{contract.output_topic}`"
     return _paragraphs(clean(contract.comment), f"{facts}.")
 
 
 def service_producer(service: ServiceContract) -> tuple[str, ...]:
     """Returns the docstring of the client of a service."""
     return _paragraphs(
-        f"Publishes what {service.place.name} consumes.",
+        f"Publishes the messages that {service.place.name} consumes.",
         "Each message goes to its topic; every group subscribed there gets the message.",
     )
 
@@ -50,7 +50,7 @@ def comment_of(message: MessageContract) -> str:
 
 
 def clean(comment: str) -> str:
-    """Returns a comment without linter directives, split into lines that every reader accepts."""
+    """Returns a comment without linter directives, split into lines that all tools accept."""
     lines = [_printable(line) for line in comment.splitlines()]
     lines = [line for line in lines if not line.lstrip().startswith("buf:lint:ignore")]
     margin = min((len(line) - len(line.lstrip()) for line in lines if line), default=0)
@@ -68,7 +68,7 @@ def _paragraphs(*paragraphs: str) -> tuple[str, ...]:
 
 
 def _wrapped(paragraph: str) -> str:
-    """Breaks a paragraph that is one long line; the author's line breaks are kept."""
+    """Wraps a paragraph that is one long line; other line breaks stay as they are."""
     if len(paragraph) <= _WIDTH or "\n" in paragraph:
         return paragraph
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""The error of the plugin's users."""
+"""The error for users of the plugin."""
 
 from __future__ import annotations
 

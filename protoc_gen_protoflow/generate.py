@@ -41,7 +41,7 @@ class Output(NamedTuple):
 def respond(data: bytes) -> Iterator[bytes]:
     """Returns the response to a serialized `CodeGeneratorRequest`, in parts of one message.
 
-    The response contains the user's mistakes; an exception is a bug of the plugin.
+    The response contains the mistakes of the user. An exception is a bug of the plugin.
     """
     request = Request(data)
     yield CodeGeneratorResponse(
@@ -71,8 +71,8 @@ def _file(path: str, content: str) -> bytes:
 def build(request: Request, options: parameters.Parameters) -> Output:
     """Returns the modules to generate. Raises `UserError` with every mistake.
 
-    Each file is processed separately. The result only depends on the file and its imports, and not
-    on how a build splits its files into requests.
+    Each file is processed separately, because the result may only depend on the file and its
+    imports, and not on the way in which a build splits its files into requests.
     """
     ours.mark(request)
     problems = Problems()
@@ -113,7 +113,7 @@ def _documents(
 ) -> DocumentBuilder | None:
     if options.asyncapi == "none":
         return None
-    # imported here, because few requests need it
+    # imported here, because only few requests need it
     from protoc_gen_protoflow.asyncapi import DocumentBuilder
 
     return DocumentBuilder(request, options, sensitive)

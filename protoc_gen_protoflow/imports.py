@@ -1,4 +1,4 @@
-"""The `_pb2` modules that a generated module names, and their aliases in it."""
+"""The `_pb2` modules that a generated module imports, and their aliases."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def python_module(path: str, parameters: Parameters) -> str:
 
 
 class Imports:
-    """Aliases for the modules that a file can name; records the used ones.
+    """The aliases of all modules that a file can name; records those that are used.
 
-    A module in the directory of the generated one is `_orders_pb2`, any other has its whole
-    path in its alias: `_billing_v1_orders_pb2`. Aliases end in `_pb2` and so never clash with
-    classes; all that a file imports takes part in choosing them, used or not, so that they
-    stay when an rpc is added.
+    A module in the directory of the generated module has a short alias, `_orders_pb2`. Every other
+    alias contains the whole path: `_billing_v1_orders_pb2`. Aliases end in `_pb2`, so that they do
+    not clash with classes. All imports of the file take part in choosing the aliases, used or not,
+    so that adding an rpc does not change them.
     """
 
     def __init__(self, file: File, request: Request, parameters: Parameters) -> None:
@@ -38,7 +38,7 @@ class Imports:
         self._used: dict[str, Import] = {}
 
     def reference(self, file: File, name: str) -> str:
-        """Returns the name of a message in the module, and imports its module."""
+        """Returns the name of a message in the module, and notes that its module is used."""
         alias = self._aliases[file.name]
         if file.name not in self._used:
             package, _, module = python_module(file.name, self._parameters).rpartition(".")
@@ -68,5 +68,5 @@ def _aliases(file: File, visible: list[str]) -> dict[str, str]:
 
 
 def _alias(stem: str) -> str:
-    # One underscore is used, because Python mangles names with two inside a class.
+    # Only one underscore, because inside of classes Python mangles names that begin with two.
     return f"_{stem.lstrip('_')}_pb2"

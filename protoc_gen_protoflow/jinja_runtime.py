@@ -1,8 +1,8 @@
 """The small part of jinja2's runtime that compiled templates call.
 
-Importing jinja2 itself takes a third of the time that a small run takes. What is here
-behaves alike for templates that only loop, branch, join strings and call filters; a test
-renders every template both ways.
+Importing jinja2 itself takes a third of the time of a small run. This module behaves like jinja2
+for templates that only loop, branch, join strings and call filters; a test renders every template
+with both.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ FILTERS: dict[str, Callable[..., str]] = {
     )
 }
 
-#: Stands for a variable that was not given.
+#: Marks a variable that was not given.
 missing: Any = object()
 
 
 class TemplateRuntimeError(Exception):
-    """A template is wrong."""
+    """A template has an error."""
 
 
 class Undefined:
-    """A variable that was not given: a bug, which raises at once."""
+    """A variable that was not given. This is a bug, so every use raises."""
 
     def __init__(self, name: str) -> None:
         raise TemplateRuntimeError(f"{name} is undefined")
 
 
 def internalcode(function: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
-    """Marks functions that tracebacks leave out; here it marks nothing."""
+    """In jinja2, hides functions from tracebacks; here it returns the function unchanged."""
     return function
 
 
 def str_join(values: Iterable[str]) -> str:
-    """Joins strings; templates join nothing else."""
+    """Joins strings; templates join no other values."""
     return "".join(values)
 
 

@@ -1,6 +1,6 @@
 """Finds dead letters and outputs that return to their origin, within one file.
 
-Over files the same is looked for at start.
+Loops over several files are found when the service starts.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def _check_length(route: _Route, problems: Problems) -> None:
     what = "dead_letter.topic"
     fix = ""
     if route.is_default:
-        what = f"the dead-letter topic, {value_rules.DEFAULT_DEAD_LETTER} unless set,"
+        what = f"the dead-letter topic (default {value_rules.DEFAULT_DEAD_LETTER})"
         fix = ": shorten topic or consumer_group, or set dead_letter.topic"
-    for text in value_rules.length_problems(f"{what} filled in", route.topic):
+    for text in value_rules.length_problems(f"{what} with its variables filled in", route.topic):
         problems.add(route.place, text + fix)
 
 
@@ -57,15 +57,15 @@ def _check_outputs(route: _Route, problems: Problems) -> None:
     if route.topic == method.output_topic:
         problems.add(
             route.place,
-            f"dead_letter.topic is {route.topic}, to which the method publishes its outputs: who "
-            "reads those would get its failures, too; choose another",
+            f"dead_letter.topic is {route.topic}, to which the method publishes its outputs, "
+            "so their consumers would also get its dead letters; choose another topic",
         )
     if method.output_topic == method.topic and _types(method) & {method.output.type}:
         problems.add(
             method.place,
-            f"publishes {method.output.type} to {method.topic}, from where it consumes it, so that "
-            "each message makes another without end; publish to another topic, or, where that is "
-            "meant, return google.protobuf.Empty and publish the next one by the context",
+            f"publishes {method.output.type} to {method.topic}, from which it consumes it, so "
+            "that each message causes another one without end; publish to another topic or, if "
+            "this is intended, return google.protobuf.Empty and publish through the context",
         )
 
 
@@ -77,7 +77,7 @@ def _cycles(routes: Sequence[_Route]) -> Iterator[list[_Route]]:
         consumers.setdefault(route.method.topic, []).append(route)
     for first in routes:
         for kind in sorted(_types(first.method)):
-            # Each topic hands a type to its handlers; the dead letters of those go on.
+            # A topic delivers a type to its handlers; their dead letters continue the chain.
             paths = [[first]]
             seen = {first.method.place.name}
             while paths:
@@ -112,13 +112,13 @@ def _report(cycle: Sequence[_Route], problems: Problems) -> None:
         problems.add(
             first.place,
             f"dead_letter.topic is the consumed topic {first.topic}: dead letters would be "
-            "consumed again; choose another",
+            "consumed again; choose another topic",
         )
         return
     problems.add(
         first.place,
-        f"dead letters go round for ever: {_shown(cycle)}; choose another dead_letter.topic in one "
-        "of them",
+        f"dead letters circulate for ever: {_shown(cycle)}; choose another dead_letter.topic in "
+        "one of them",
     )
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _NUMBER = options_pb2.MESSAGE_FIELD_NUMBER
 _OPTIONS = tuple(field.name for field in options_pb2.MessageOptions.DESCRIPTOR.fields)
-#: The fields of a `MessageSpec` in the order in which generated modules hold them.
+#: The fields of a `MessageSpec`, in the order in which generated modules write them.
 _ORDER = dict.fromkeys(("type", "topic", *ROLES, *_OPTIONS))
 
 
@@ -68,7 +68,7 @@ class MessageReader:
         return found
 
     def topic(self, place: Location, what: str, topic: str) -> str:
-        """Returns a topic as written at a place, with the prefix of its file."""
+        """Returns a topic of an option, with the prefix of its file."""
         prefix = self.file(place.file).topic_prefix
         full = prefix + topic
         self._problems.extend(place, value_rules.topic_problems(what, full if topic else ""))
@@ -86,7 +86,7 @@ class MessageReader:
         return found
 
     def check_extensions(self, file: File) -> None:
-        """Reports field options at places where they have no meaning."""
+        """Reports field options on elements for which they have no meaning."""
         self._check_extensions(file.proto.extension, file.place.at(FILE_EXTENSIONS))
         for declared in file.messages:
             if declared.proto.extension:
@@ -100,7 +100,7 @@ class MessageReader:
             if place.file.says(field.options, options_pb2.field):
                 self._problems.add(
                     place.at(index, FIELD_OPTIONS, _NUMBER),
-                    "(protoflow.v1.field) means nothing on the extension "
+                    "(protoflow.v1.field) has no effect on the extension "
                     f"{text(field.name)}; remove it",
                 )
 

@@ -1,7 +1,7 @@
 """The data of templates: immutable, with every name decided.
 
-Named tuples where one would expect frozen dataclasses: importing those and making the
-classes would take a fifth of the time that a small run takes.
+Named tuples are used instead of frozen dataclasses, because importing dataclasses and making the
+classes would take a fifth of the time of a small run.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class Setting(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """A merged delivery policy, shared by the methods that have it.
+    """A merged delivery policy, shared by all methods with this policy.
 
     Attributes:
-        name: the variable that holds it, `_delivery_1`.
-        settings: its own fields that are set.
-        retry: those of its retry policy.
-        dead_letter: those of its dead-letter policy.
+        name: its variable, for example `_delivery_1`.
+        settings: the fields that are set.
+        retry: the fields of its retry policy that are set.
+        dead_letter: the fields of its dead-letter policy that are set.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Message(NamedTuple):
 
     Attributes:
         name: the full name.
-        reference: the class in Python, `_orders_pb2.Order.Line`.
-        settings: the fields of its `MessageSpec` that say something.
-        aliases: other types that are read as this message, as Python text.
-        hides: whether a value can hold sensitive fields.
+        reference: the class in Python, for example `_orders_pb2.Order.Line`.
+        settings: the fields of its `MessageSpec` that are set.
+        aliases: other types that are decoded as this message, as Python text.
+        hides: whether a value can contain sensitive fields.
     """
 
     name: str
@@ -69,8 +69,9 @@ class Publication(NamedTuple):
 class Method(NamedTuple):
     """An rpc that consumes; the attributes are those of `MethodSpec`.
 
-    `delivery` names the variable of a `Delivery`; empty if file, service and method set nothing.
-    `output_topic` is empty if it is the message's own, `effects` if the method sets none.
+    `delivery` is the variable of a `Delivery`, or empty if file, service and method set no policy.
+    `output_topic` is empty if it is the topic of the message type. `effects` is empty if the method
+    does not set it.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Method(NamedTuple):
 
 
 class Handler(NamedTuple):
-    """The handler class of a service, without suffix for its variant."""
+    """The handler class of a service, without the suffix of its variant."""
 
     class_name: str
     service: str
@@ -99,11 +100,11 @@ class Handler(NamedTuple):
 
 
 class Producer(NamedTuple):
-    """A producer class, without suffix for its variant.
+    """A producer class, without the suffix of its variant.
 
     Attributes:
         class_name: the name of the class.
-        handler: the handler class of the service that this is the client of; empty for events.
+        handler: the handler class of the service whose client this is; empty for events.
         publications: its methods.
         doc: the paragraphs of its docstring.
     """
@@ -123,14 +124,14 @@ class Import(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """The asynchronous or the synchronous kind of the classes.
+    """The asynchronous or the synchronous variant of the classes.
 
     Attributes:
-        suffix: of class names and runtime bases.
-        define: how a method begins.
+        suffix: the suffix of class names and runtime bases.
+        define: the first words of a method.
         context: the type of the context.
         results: the type of a stream of outputs.
-        shares: whether the spec is that of the classes without suffix.
+        shares: whether it uses the spec of the classes without suffix.
     """
 
     suffix: str
@@ -146,15 +147,15 @@ class Module(NamedTuple):
     Attributes:
         source: the path of the .proto.
         generator: the version of this plugin.
-        path: where the module goes.
-        imports: the `_pb2` modules that it names.
+        path: the path of the module.
+        imports: the `_pb2` modules that it imports.
         messages: the messages that it names.
-        sensitive: the types with sensitive fields that these messages can hold.
+        sensitive: the types with sensitive fields that these messages can contain.
         deliveries: the delivery policies of its methods, each once.
-        own_messages: the full names of those that the .proto declares, as Python text.
+        own_messages: the full names of messages that the .proto declares, as Python text.
         handlers: its handler classes.
         producers: its producer classes.
-        variants: the kinds of classes to make.
+        variants: the variants of classes to make.
     """
 
     source: str

@@ -10,30 +10,30 @@ from functools import cache
 _PROTO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
-# `keyword` knows the keywords of the Python that runs the plugin. Keywords of later Python versions
-# would be added here, so that the output does not depend on the version; so far there are none.
+# `keyword` has the keywords of the Python that runs the plugin. Keywords of later versions must be
+# added here, so that the output does not depend on the version. So far there are none.
 _HARD_KEYWORDS = frozenset(keyword.kwlist)
 
 
 def is_keyword(name: str) -> bool:
-    """Whether Python always refuses the name; soft keywords are not included."""
+    """Returns whether Python always refuses the name; soft keywords are not included."""
     return name in _HARD_KEYWORDS
 
 
 @cache
 def snake_case(name: str) -> str:
-    """`BillOrder` is `bill_order`."""
+    """Converts `BillOrder` to `bill_order`."""
     return _HUMPS.sub("_", name).lower()
 
 
 def method_name(rpc: str) -> str:
-    """The Python method of an rpc; `Import` is `import_`."""
+    """Returns the Python method of an rpc; `Import` becomes `import_`."""
     name = snake_case(rpc)
     return f"{name}_" if is_keyword(name) else name
 
 
 def publish_name(message: str) -> str:
-    """The producer method of a message, `Order.Line` is `publish_order_line`."""
+    """Returns the producer method of a message; `Order.Line` becomes `publish_order_line`."""
     return "publish_" + "_".join(snake_case(part) for part in message.split("."))
 
 
@@ -43,11 +43,11 @@ def service_stem(service: str) -> str:
 
 
 def event_producer(path: str, taken: Container[str] = ()) -> str:
-    """The event producer of a file; `shop/order-events.proto` has an `OrderEventProducer`.
+    """Returns the event producer of a file; `shop/order-events.proto` has `OrderEventProducer`.
 
     Args:
         path: the path of the .proto.
-        taken: the classes of its services, to which this one gives way.
+        taken: the classes of its services, whose names the producer must not have.
     """
     return next(name for name in _event_producers(path) if name not in taken)
 
@@ -81,7 +81,7 @@ def module_stem(path: str) -> str:
 
 
 def bad_module_segment(module: str) -> str | None:
-    """Returns the first segment that an import statement cannot name, if any."""
+    """Returns the first segment that is not allowed in an import statement, if any."""
     for segment in module.split("."):
         if is_keyword(segment) or not segment.isidentifier() or not is_normal(segment):
             return segment
@@ -89,7 +89,7 @@ def bad_module_segment(module: str) -> str | None:
 
 
 def is_normal(name: str) -> bool:
-    """Whether Python keeps a name unchanged; it normalises other names."""
+    """Returns whether Python keeps a name unchanged; it normalises some names."""
     if name.isascii():
         return True
     from unicodedata import normalize
@@ -98,5 +98,5 @@ def is_normal(name: str) -> bool:
 
 
 def is_proto_name(name: str) -> bool:
-    """Whether a .proto can contain the name, with or without its scopes."""
+    """Returns whether a .proto can contain the name, with or without its scopes."""
     return _PROTO_NAME.fullmatch(name) is not None

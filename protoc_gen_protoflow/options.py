@@ -1,6 +1,6 @@
-"""Options as leaves: `retry.max_attempts` and the like, so that merging is by leaf.
+"""Reads options as single values such as `retry.max_attempts`, which are merged one by one.
 
-A Duration is one leaf; `MergeFrom` would merge the seconds of one with the nanos of another.
+A Duration is one value; `MergeFrom` would merge the seconds of one with the nanos of another.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class OptionReader:
         return found
 
     def enum(self, options: Message, name: str, place: Location) -> Leaf | None:
-        """The value of one enum in the options of a method, if it is set."""
+        """Returns the value of one enum in the options of a method, if it is set."""
         if not options.HasField(name):
             return None
         field = cast("FieldDescriptor", options.DESCRIPTOR.fields_by_name[name])
@@ -55,7 +55,7 @@ class OptionReader:
 
     def unknown(self, options: Message, place: Location) -> None:
         """Reports the fields that this plugin does not know."""
-        # The stubs know nothing of what is in the set.
+        # The stubs do not declare the items of the set.
         for field in cast("Iterable[Any]", UnknownFieldSet(options)):
             number: int = field.field_number
             self._problems.add(
@@ -115,7 +115,7 @@ class OptionReader:
             return None
         if not number:
             self._problems.add(
-                place, f"{field.name} is {zero}, which is no value; use {choices}, or remove it"
+                place, f"{field.name} is {zero}, which is not allowed; use {choices}, or remove it"
             )
             return None
         return f"_pf.{enum.name}.{known.name.removeprefix(zero.removesuffix('UNSPECIFIED'))}"
@@ -128,7 +128,7 @@ class OptionReader:
     def _problems_of_backoff(self, leaves: Leaves) -> None:
         first, longest = leaves.get("retry.initial_backoff"), leaves.get("retry.max_backoff")
         if first and longest and float(first.value) > float(longest.value):
-            # The later level is the cause, because the earlier values were valid.
+            # The later level gets the error, because the earlier values were valid.
             self._problems.add(
                 max(first, longest, key=lambda leaf: leaf.level).place,
                 f"retry.initial_backoff is {first.value:g} s, more than retry.max_backoff, "

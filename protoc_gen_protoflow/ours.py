@@ -1,7 +1,8 @@
-"""Which options are ours.
+"""Finds the options of a file that belong to Protoflow.
 
-Extension numbers of options are shared with everybody, and a number says nothing about whose it
-is. Ours are those of files that can see options.proto and no other extension of that number.
+All users of protobuf share the extension numbers of options, so a number does not identify an
+option. An option belongs to Protoflow if its file can see options.proto, and no other extension
+with the same number.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def check(file: File, problems: Problems) -> None:
         if path != _PATH and text(path).endswith(f"/{_PATH}"):
             problems.add(
                 file.place.at(FILE_DEPENDENCIES, index),
-                f'imports {path}, which is taken for another file than "{_PATH}"; import it by '
+                f'imports {path}, which is not the same file as "{_PATH}"; import it by '
                 "that name and give its directory to protoc: -I$(protoc-gen-protoflow --include)",
             )
     if file.clashing:
@@ -89,8 +90,8 @@ def check(file: File, problems: Problems) -> None:
 
 def _clash(own: Any, other: Foreign) -> str:
     return (
-        f"option number {own.number} of {_extended(own)} is that of "
-        f"({own.full_name}) and that of ({other.name}) in {other.file}, so it is ambiguous; "
+        f"option number {own.number} of {_extended(own)} belongs to "
+        f"({own.full_name}) and to ({other.name}) in {other.file}, so it is ambiguous; "
         f"give ({other.name}) another number, or do not import both files here"
     )
 

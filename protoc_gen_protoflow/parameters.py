@@ -18,10 +18,10 @@ class Parameters(NamedTuple):
     """The plugin's parameters.
 
     Attributes:
-        handlers: which classes to make, `async`, `sync` or `both`.
-        import_prefix: the package that the `_pb2` modules lie in.
+        handlers: the classes to generate: `async`, `sync` or `both`.
+        import_prefix: the package that contains the `_pb2` modules.
         import_map: the package of the `_pb2` modules by directory, `shop/` to `myapp.gen.shop`.
-        asyncapi: the form of AsyncAPI documents, `yaml` or `json`; `none`: there are none.
+        asyncapi: the format of AsyncAPI documents: `yaml`, `json`, or `none` for no document.
     """
 
     handlers: str = "async"
@@ -57,9 +57,9 @@ def parse(text: str) -> Parameters:
 def _mistakes(name: str, value: str) -> list[str]:
     choices = _CHOICES.get(name)
     if choices and value not in choices:
-        return [f"parameter {name} is {value!r}; it is one of {', '.join(choices)}"]
+        return [f"parameter {name} is {value!r}; use one of {', '.join(choices)}"]
     if name == "import_prefix" and bad_module_segment(value) is not None:
-        return [f"parameter import_prefix is {value!r}; it is a Python package such as myapp.gen"]
+        return [f"parameter import_prefix is {value!r}; use a Python package such as myapp.gen"]
     return []
 
 
@@ -67,10 +67,10 @@ def _add_package(packages: dict[str, str], value: str) -> list[str]:
     path, equals, package = value.partition("=")
     if not equals or not path.strip("/") or bad_module_segment(package) is not None:
         example = "shop/=myapp.gen.shop"
-        return [f"parameter import_map is {value!r}; it is a directory and a package, as {example}"]
+        return [f"parameter import_map is {value!r}; use a directory and a package: {example}"]
     if path.endswith(".proto"):
         directory = path.rpartition("/")[0] or "DIRECTORY"
-        fix = f"it takes directories: import_map={directory}/={package}"
+        fix = f"use a directory: import_map={directory}/={package}"
         return [f"parameter import_map names the file {path}; {fix}"]
     path = path.strip("/") + "/"
     if path in packages:

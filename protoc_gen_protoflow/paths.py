@@ -13,32 +13,32 @@ from protoc_gen_protoflow.request import FILE_DEPENDENCIES, File, Location
 
 
 def check(file: File, used: Iterable[File], parameters: Parameters, problems: Problems) -> None:
-    """Notes what is wrong with the paths of the modules that a module needs.
+    """Reports problems of the module paths that a module needs.
 
     Args:
-        file: the file that the module is for.
-        used: the files with messages that it names.
-        parameters: the plugin's, which move modules.
-        problems: takes the notes.
+        file: the file of the module.
+        used: the files whose messages it names.
+        parameters: the plugin's parameters, which may move modules.
+        problems: collects the errors.
     """
     for other in {file.name: file, **{needed.name: needed for needed in used}}.values():
         place = file.place if other is file else _import(file, other)
-        # With its suffix, a keyword is no keyword any more, but an empty name is still empty.
+        # The suffix makes a keyword valid, but an empty name stays empty.
         is_empty = not other.module.rpartition(".")[2]
         segment = "" if is_empty else names.bad_module_segment(f"{other.module}_pb2")
         if segment is not None:
             shown = f"{segment.removesuffix('_pb2')!r} in the path of {other.name}"
             problems.add(
                 place,
-                f"{shown} {_wrong(segment)}, so that no module there can be imported; rename "
+                f"{shown} {_wrong(segment)}, so that Python cannot import its modules; rename "
                 "the file or directory",
             )
         elif hider := _hider(other, python_module(other.name, parameters)):
             directory = other.name.rpartition("/")[0]
             problems.add(
                 place,
-                f"{directory}/ is hidden in Python by {hider}, so that no module there can be "
-                "imported; rename the directory, or move its modules into a package and say so: "
+                f"{directory}/ is hidden in Python by {hider}, so that its modules cannot be "
+                "imported; rename the directory, or move its modules into a package with "
                 f"--protoflow_opt=import_map={directory}/=PACKAGE",
             )
 
@@ -47,12 +47,12 @@ def _wrong(segment: str) -> str:
     if names.is_keyword(segment):
         return "is a keyword of Python"
     if segment.isidentifier():
-        return "is not in the Unicode normal form (NFKC) that Python turns names into"
-    return "is no Python name"
+        return "is not in the Unicode normal form (NFKC) to which Python converts names"
+    return "is not a Python name"
 
 
 def _hider(file: File, module: str) -> str | None:
-    """Returns what hides a module: a directory cannot share its name with an installed package."""
+    """Returns the name of the module that hides a module, such as an installed package."""
     top, dot, _ = module.partition(".")
     if not dot:
         return None
@@ -65,7 +65,7 @@ def _hider(file: File, module: str) -> str | None:
 
 
 def _import(file: File, other: File) -> Location:
-    """Returns the import statement by which a file is included, or the file."""
+    """Returns the import statement that includes a file; or the file, without one."""
     for index, path in enumerate(file.proto.dependency):
         if path == other.name:
             return file.place.at(FILE_DEPENDENCIES, index)

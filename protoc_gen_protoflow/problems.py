@@ -1,4 +1,4 @@
-"""The mistakes in the user's .proto files, each with its place."""
+"""Mistakes in the user's .proto files, each with its location."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from protoc_gen_protoflow.request import Location
 
 
 def plain(line: str) -> str:
-    """Returns a line that no name can break in two; only hand-made requests have such names."""
+    """Returns text as one line. Only hand-made requests contain names with line breaks."""
     return line if line.isprintable() else repr(line)[1:-1]
 
 
 class Problems:
-    """Collects mistakes; the same one at the same place counts once."""
+    """Collects mistakes; a repeated mistake at the same location counts once."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, tuple[int, int], str], None] = {}
@@ -26,7 +26,7 @@ class Problems:
         self._found[place.file.name, position or (0, 0), plain(line)] = None
 
     def extend(self, place: Location, texts: Iterable[str]) -> None:
-        """Adds several mistakes at one place."""
+        """Adds several errors at one location."""
         for text in texts:
             self.add(place, text)
 

@@ -76,12 +76,12 @@ def sources(directory: str) -> dict[str, str]:
 
 
 def checksum(templates: Mapping[str, str]) -> int:
-    """Returns a checksum of templates, to detect that they were edited."""
+    """Returns a checksum of templates, which detects that they were edited."""
     return crc32("\0".join(templates.values()).encode())
 
 
 def jinja_environment() -> jinja2.Environment:
-    """Returns the environment to compile templates. Raises `UserError` without jinja2."""
+    """Returns the environment that compiles templates. Raises `UserError` without jinja2."""
     try:
         import jinja2
     except ImportError:

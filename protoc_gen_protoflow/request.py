@@ -1,8 +1,8 @@
-"""The request of protoc, with names resolved, comments and positions at hand.
+"""The request of protoc, with resolved names, comments and positions.
 
-A `DescriptorPool` would link too, but costs time and drops comments; all that is needed
-is an index of messages by full name. Requests need not come from protoc or buf: what those
-never write is refused or read leniently here, so that nothing else has to think of it.
+A `DescriptorPool` would also resolve names, but takes time and drops comments; an index of messages
+by full name is enough. Requests may come from other programs than protoc or buf. This module
+refuses or tolerates what those two never write, so that no other module has to handle it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.compiler import plugin_pb2
 
-# Options of ours can be read only when this is imported before a request is parsed.
+# protobuf recognises these options only if this module is imported before a request is parsed.
 from protoflow.v1 import options_pb2 as options_pb2
 
 from protoc_gen_protoflow.errors import UserError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
-# Field numbers in descriptor.proto, of which source paths are made.
+# Field numbers in descriptor.proto; source paths consist of them.
 FILE_DEPENDENCIES, FILE_MESSAGES, FILE_SERVICES, FILE_EXTENSIONS, FILE_OPTIONS = 3, 4, 6, 7, 8
 MESSAGE_FIELDS, MESSAGE_NESTED, MESSAGE_EXTENSIONS, MESSAGE_OPTIONS = 2, 3, 6, 7
 SERVICE_METHODS, SERVICE_OPTIONS, METHOD_OPTIONS, FIELD_OPTIONS = 2, 3, 4, 8
@@ -39,11 +39,11 @@ class File:
 
     Attributes:
         proto: its descriptor.
-        name: its path, `shop/v1/orders.proto`.
-        package: its package, `shop.v1`.
-        module: its Python module path without suffix, `shop.v1.orders`.
-        ours: the extensions that are options of ours in this file; see `ours`.
-        clashing: the extensions of ours whose numbers others have, too, in what it imports.
+        name: its path, for example `shop/v1/orders.proto`.
+        package: its package, for example `shop.v1`.
+        module: its Python module path without suffix, for example `shop.v1.orders`.
+        ours: the extensions that are Protoflow's options in this file; see `ours`.
+        clashing: Protoflow's extensions whose numbers another extension in its imports has, too.
     """
 
     def __init__(self, proto: FileDescriptorProto) -> None:
@@ -56,7 +56,7 @@ class File:
 
     @cached_property
     def imports(self) -> tuple[str, ...]:
-        """The paths of all files that this one imports, in any way."""
+        """The paths of all files that this file imports, in any way."""
         return (*self.proto.dependency, *self.proto.option_dependency)
 
     def says(self, options: Any, extension: Any) -> bool:
@@ -80,7 +80,7 @@ class File:
 
     @cached_property
     def messages(self) -> tuple[Declared, ...]:
-        """Yields messages in the order of declaration, nested ones after their outer one."""
+        """Returns the messages in the order of declaration; nested ones follow their outer one."""
         waiting: list[tuple[DescriptorProto, tuple[int, ...], str]] = [
             (proto, (FILE_MESSAGES, index), "")
             for index, proto in reversed([*enumerate(self.proto.message_type)])
@@ -99,7 +99,7 @@ class File:
 
     @cached_property
     def place(self) -> Location:
-        """The place of the file itself."""
+        """The location of the file itself."""
         return Location(self, (), self.package)
 
     @cached_property
@@ -114,7 +114,7 @@ class File:
     def _positions(self) -> dict[tuple[int, ...], tuple[int, int]]:
         found: dict[tuple[int, ...], tuple[int, int]] = {}
         for location in self.proto.source_code_info.location:
-            # The location of the whole file is useless for a mistake in it.
+            # The location of the whole file does not help to find a mistake in it.
             if location.path and len(location.span) > 1:
                 line, column = location.span[:2]
                 found.setdefault(tuple(location.path), (line + 1, column + 1))
@@ -127,7 +127,7 @@ class Location(NamedTuple):
     Attributes:
         file: the file.
         path: the path of the descriptor, as in `SourceCodeInfo.Location.path`.
-        name: the full name of the thing there; empty for a file without package.
+        name: the full name of the element; empty for a file without package.
     """
 
     file: File
@@ -144,14 +144,14 @@ class Location(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """A message as it is declared.
+    """A message declaration.
 
     Attributes:
-        file: the file it is declared in.
+        file: the file that declares it.
         proto: its descriptor.
         path: its source path.
-        name: its name with the messages around it, `Order.Line`.
-        full_name: its full name, `shop.v1.Order.Line`.
+        name: its name with the messages around it, for example `Order.Line`.
+        full_name: its full name, for example `shop.v1.Order.Line`.
     """
 
     file: File
@@ -178,7 +178,7 @@ class Request:
 
     def __init__(self, data: bytes) -> None:
         request = plugin_pb2.CodeGeneratorRequest.FromString(data)
-        # These keep options that protoc strips from `proto_file` (source retention).
+        # These contain options that protoc removes from `proto_file` (source retention).
         sources = {proto.name: proto for proto in request.source_file_descriptors}
         self.parameter = text(request.parameter)
         files = [File(sources.get(proto.name, proto)) for proto in request.proto_file]
@@ -197,7 +197,7 @@ class Request:
         if missing := [name for name in self._wanted if name not in self.files]:
             raise UserError(
                 "\n".join(
-                    f"{name!r} is to be generated, but the request does not hold it; make requests "
+                    f"{name!r} must be generated, but the request lacks it; make requests "
                     "with protoc or buf"
                     for name in missing
                 )

@@ -1,7 +1,7 @@
-"""The fields that never reach logs: by message type, so that a contract of many types stays small.
+"""Finds sensitive fields, by message type, so that contracts with many types stay small.
 
-Paths would do too, `order.card.number`, but where types hold each other there are more paths
-than a module can hold. The runtime walks a value once and asks for each message in it.
+Paths such as `order.card.number` would be too many where types contain each other. The runtime
+walks a value once and looks up the type of each message in it.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ Fields = Mapping[str, tuple[str, ...]]
 
 
 class SensitiveFields:
-    """Finds sensitive fields, and the messages that hold one at any depth."""
+    """Finds sensitive fields, and the messages that contain one at any depth."""
 
     def __init__(self, request: Request) -> None:
         self._files = request.files
         self._messages = request.messages
 
     def holds(self, declared: Declared) -> bool:
-        """Whether the message has a sensitive field, directly or in a nested message."""
+        """Returns whether the message has a sensitive field, directly or in a nested message."""
         return declared.full_name in self._holders
 
     def of_module(self, file: File, messages: Iterable[Declared]) -> tuple[Fields, frozenset[str]]:
-        """What a module must know to hide the sensitive fields of the messages that it names.
+        """Returns what a module needs to hide the sensitive fields of the messages that it names.
 
-        A message with an Any or with extensions inside can hold whatever the file knows: all
-        that it or one of its imports declares.
+        A message that contains an Any or has extensions can contain every message that the file or
+        one of its imports declares.
 
         Args:
-            file: the file that the module is made for.
+            file: the file of the module.
             messages: the messages that the module names.
 
         Returns:
-            the fields of all types that these messages can hold, sorted; and the full names of
-            those messages that can hold one.
+            The fields of all types that these messages can contain, sorted; and the full names of
+            those messages that can contain a sensitive field.
         """
         named = {declared.full_name for declared in messages}
         if not self._fields or not named:
             return {}, frozenset()
-        # A type without sensitive fields contains none, so the search stops there.
+        # A type without a holder inside contains no sensitive field, so the search stops there.
         holding = named & self._holders
         found = _closure(holding, self._inside) & self._fields.keys()
         if opened := named & self._open:
@@ -78,7 +78,7 @@ class SensitiveFields:
 
     @cached_property
     def _open(self) -> set[str]:
-        """The types that can hold messages of types which their own file does not name."""
+        """Returns the types that can contain messages of types that their file does not name."""
         seeds = [
             declared.full_name
             for declared in self._messages.values()
@@ -122,20 +122,20 @@ class SensitiveFields:
 
     @cached_property
     def _by_file(self) -> Mapping[str, list[str]]:
-        """The types with sensitive fields that each file declares."""
+        """Returns the types with sensitive fields that each file declares."""
         found: dict[str, list[str]] = {}
         for name in self._fields:
             found.setdefault(self._messages[f".{name}"].file.name, []).append(name)
         return found
 
     def _known_to(self, file: File) -> set[str]:
-        """The types with sensitive fields that a file or one of its imports declares."""
+        """Returns the types with sensitive fields that a file or one of its imports declares."""
         files = _closure([file.name], self._imports)
         return {name for path in files for name in self._by_file.get(path, ())}
 
 
 def _closure(seeds: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
-    """What can be reached from seeds, these included."""
+    """Returns the seeds and everything that can be reached from them."""
     found = set(seeds)
     waiting = list(found)
     while waiting:

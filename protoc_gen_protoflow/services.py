@@ -1,4 +1,4 @@
-"""Reads the contracts of services: their rpcs that consume."""
+"""Reads the contracts of services and their consuming rpcs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PUBLISH = options_pb2.PUBLISH_FIELD_NUMBER
 
 
 class ServiceReader:
-    """Reads services and notes what is wrong."""
+    """Reads services and reports mistakes."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class ServiceReader:
         self._messages = messages
 
     def read(self, file: File) -> Iterator[ServiceContract]:
-        """The services of a file that consume."""
+        """Yields the services of a file that consume."""
         if not file.ours:
             return
         for index, service in enumerate(file.proto.service):
@@ -76,7 +76,7 @@ class ServiceReader:
             elif file.says(service.options, options_pb2.service):
                 self._problems.add(
                     place.at(SERVICE_OPTIONS, _SERVICE),
-                    "(protoflow.v1.service) means nothing on a service that consumes nothing; add "
+                    "(protoflow.v1.service) has no effect on a service that consumes nothing; add "
                     "(protoflow.v1.consume) to an rpc or remove it",
                 )
 
@@ -159,7 +159,7 @@ class ServiceReader:
         options: options_pb2.ConsumeOptions | options_pb2.PublishOptions,
         message: MessageContract,
     ) -> str:
-        """The topic of an option, or else the message's own."""
+        """Returns the topic of an option, or the message's own topic."""
         if options.HasField("topic"):
             return self._messages.topic(location.at(1), "topic", options.topic)
         if message.topic is None:
@@ -175,7 +175,7 @@ class ServiceReader:
         if not method.client_streaming:
             self._problems.add(
                 place,
-                "batch means nothing without a stream of inputs; "
+                "batch has no effect without a stream of inputs; "
                 f"write (stream {_short(method.input_type)})",
             )
         return self._reader.policy(options.batch, place, level=2)
@@ -205,12 +205,12 @@ class ServiceReader:
             if publishes:
                 self._problems.add(
                     location,
-                    "publishes google.protobuf.Empty; return the message to publish, or remove "
+                    "would publish google.protobuf.Empty; return the message to publish, or remove "
                     "(protoflow.v1.publish)",
                 )
             elif method.server_streaming:
                 self._problems.add(
-                    place, "returns a stream of nothing; remove the word stream before the output"
+                    place, "returns a stream of Empty; remove the word stream before the output"
                 )
             return None, ""
         if not publishes:
@@ -227,7 +227,7 @@ class ServiceReader:
         return output, self._topic(location, options, output)
 
     def _declared(self, place: Location, type_name: str) -> Declared | None:
-        """A message that an rpc names, which protoc and buf have resolved."""
+        """Returns the message that an rpc names; protoc and buf have resolved the name."""
         declared = self._request.messages.get(text(type_name))
         if declared is not None and (
             declared.file is place.file or declared.file.name in self._request.visible(place.file)
@@ -241,9 +241,9 @@ class ServiceReader:
         return None
 
     def _prefixed(self, file: File, delivery: Leaves) -> Leaves:
-        """A policy whose dead-letter topic carries the prefix of the file, as all topics there do.
+        """Returns a policy with the prefix of the file before its dead-letter topic.
 
-        `{topic}` in it stands for a topic that has the prefix already.
+        `{topic}` in it is replaced by a topic that has the prefix already.
         """
         leaf = delivery.get("dead_letter.topic")
         prefix = self._messages.file(file).topic_prefix
@@ -259,7 +259,7 @@ class ServiceReader:
     def _no_topic(self, place: Location, option: str, message: MessageContract) -> None:
         self._problems.add(
             place,
-            f"no topic to {option}; set (protoflow.v1.{option}).topic, or "
+            f"has no topic to {option}; set (protoflow.v1.{option}).topic, or "
             f"(protoflow.v1.message).topic on {message.declared.full_name}",
         )
 

@@ -1,7 +1,7 @@
-"""Rules over all methods of a file that consume one topic in one group, whatever their service.
+"""Rules for all methods of a file that consume one topic in one group, in any service.
 
-Methods of other files that do are met at start, in `register`: what is made of a file must not
-depend on what is generated beside it.
+Methods of other files are checked when the service starts, in `register`, because the module of a
+file must not depend on other files that are generated with it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from protoc_gen_protoflow.problems import Problems
 def shared(
     services: Sequence[ServiceContract], messages: MessageReader, problems: Problems
 ) -> list[ServiceContract]:
-    """The services, each method with the settings of its subscription; notes contradictions.
+    """Returns the services, with the settings of their subscriptions; reports contradictions.
 
     Args:
         services: the services of a file.
-        messages: reads messages inside messages.
-        problems: takes the notes.
+        messages: reads nested messages.
+        problems: collects the errors.
     """
     subscriptions: dict[tuple[str, str], list[MethodContract]] = {}
     for service in services:
@@ -46,7 +46,7 @@ def shared(
 
 
 def _settled(methods: Sequence[MethodContract], problems: Problems) -> list[MethodContract]:
-    """The methods of a subscription, each with all that holds for it."""
+    """Returns the methods of a subscription, each with the settings of the subscription."""
     _check_types(methods, problems)
     leaves: dict[str, Leaf] = {}
     for name in SHARED_FIELDS:
@@ -60,7 +60,7 @@ def _settled(methods: Sequence[MethodContract], problems: Problems) -> list[Meth
 
 
 def _shared_leaf(name: str, methods: Sequence[MethodContract], problems: Problems) -> Leaf | None:
-    """The value for all: the one that the most specific level says."""
+    """Returns the value for all methods, which the most specific level sets."""
     said = [(leaf, method) for method in methods if (leaf := method.delivery.get(name))]
     if not said:
         return None
@@ -70,8 +70,9 @@ def _shared_leaf(name: str, methods: Sequence[MethodContract], problems: Problem
         if leaf.value != first.value:
             problems.add(
                 leaf.place,
-                f"{name} is {_shown(leaf)} here and {_shown(first)} in {owner.place.name}, but "
-                f"both consume {owner.topic} in the group {owner.group}: set it alike, or in one",
+                f"{name} is {_shown(leaf)} here and {_shown(first)} in {owner.place.name}, "
+                f"although both consume {owner.topic} in the group {owner.group}; set the same "
+                "value, or set one only",
             )
     return first
 
@@ -82,8 +83,8 @@ def _shared_broadcast(methods: Sequence[MethodContract], problems: Problems) -> 
         if method.broadcast != said[0].broadcast:
             problems.add(
                 method.place,
-                f"broadcast differs from {said[0].place.name}, but both consume {method.topic} in "
-                f"the group {method.group}: set it alike, or in one",
+                f"broadcast differs from {said[0].place.name}, although both consume "
+                f"{method.topic} in the group {method.group}; set the same value, or set one only",
             )
     return bool(said and said[0].broadcast)
 
@@ -113,7 +114,7 @@ def _check_order(
     marks = [
         f"{name}.{mark}" for name in sorted(inputs) for mark in messages.marks_inside(inputs[name])
     ]
-    aside = f" (the mark on {' and '.join(marks)} lies deeper)" if marks else ""
+    aside = f" ({' and '.join(marks)} is marked, but in a nested message)" if marks else ""
     problems.add(
         methods[0].place,
         f"ordering is per key, but {' and '.join(sorted(inputs))} has no key{aside}; mark a field "

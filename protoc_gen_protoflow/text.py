@@ -1,8 +1,8 @@
-"""Python text laid out as black leaves it; the filters of the templates.
+"""Writes Python code in the format of black; the filters of the templates.
 
-Black is not asked: it would cost more than all the rest. What stands here depends on
-nothing that its yearly styles change: brackets with a trailing comma stay open, and what
-has to be fitted into a line is fitted by its oldest rule.
+Running black would take longer than everything else. This module only uses rules of black that its
+yearly styles do not change: brackets with a trailing comma stay open, and other lines are split by
+black's oldest rule.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ WIDTH = 88
 
 
 def literal(text: str) -> str:
-    """A string literal in the quotes that need fewer escapes, double ones if alike."""
+    """Returns a string literal in the quotes that need fewer escapes, or in double quotes."""
     if '"' not in text and "\\" not in text and text.isprintable():
         return f'"{text}"'
     quote = "'" if text.count('"') > text.count("'") else '"'
-    # With both quotes in it, repr escapes the single ones and leaves the double ones.
+    # For text with both quotes, repr escapes the single ones and keeps the double ones.
     body = repr("\"'" + text)[4:-1].replace("\\'", "'").replace(quote, f"\\{quote}")
     return quote + body + quote
 
 
 def call(head: str, arguments: Sequence[str], tail: str = "", indent: int = 0) -> str:
-    """`head(arguments)tail`: on one line, else the arguments on one, else on one each."""
+    """Returns `head(arguments)tail` on one line, or arguments on one line, or on one each."""
     margin = " " * indent
     inside = ", ".join(arguments)
     line = f"{margin}{head}({inside}){tail}"
@@ -40,14 +40,14 @@ def call(head: str, arguments: Sequence[str], tail: str = "", indent: int = 0) -
 
 
 def assignment(value: str, name: str, indent: int = 0) -> str:
-    """`name = value`, in parentheses where it is too long."""
+    """Returns `name = value`, in parentheses if the line is too long."""
     margin = " " * indent
     line = f"{margin}{name} = {value}"
     return line if fits(line) else f"{margin}{name} = (\n{margin}    {value}\n{margin})"
 
 
 def sequence(head: str, items: Sequence[str], indent: int = 0, of: str = "") -> str:
-    """`head(items,),`: one item on one line, several on one each.
+    """Returns `head(items,),`: one item on one line, several items on a line each.
 
     With `of`, items are subscripts of that name.
     """
@@ -61,7 +61,7 @@ def sequence(head: str, items: Sequence[str], indent: int = 0, of: str = "") -> 
 
 
 def opened(line: str, indent: int = 0) -> str:
-    """A line at an indent, its square brackets on lines of their own if it is too long."""
+    """Returns an indented line; if it is too long, its square brackets get lines of their own."""
     margin = " " * indent
     line = margin + line
     if fits(line) or "[" not in line:
@@ -72,11 +72,11 @@ def opened(line: str, indent: int = 0) -> str:
 
 
 def annotation(name: str, kind: str, of: str, indent: int = 0) -> str:
-    """`name: kind[of]`, in parentheses where only these leave room for it."""
+    """Returns `name: kind[of]`, in parentheses if only these make it fit."""
     margin = " " * indent
     value = f"{kind}[{of}]"
     roomy = fits(f"{margin}{name}: {value}") or fits(f"{margin}{name}: {kind}[")
-    # Within the parentheses, the type stands on one line or its brackets are opened.
+    # Inside of parentheses, the type is on one line, or its brackets are opened.
     inside = opened(value, indent + 4)
     if not roomy and fits(f"{margin}{name}: (") and all(map(fits, inside.split("\n"))):
         return f"{margin}{name}: (\n{inside}\n{margin})"
@@ -84,7 +84,7 @@ def annotation(name: str, kind: str, of: str, indent: int = 0) -> str:
 
 
 def signature(method: Method, variant: Variant, indent: int = 4) -> str:
-    """The `def` of a handler method."""
+    """Returns the `def` line of a handler method."""
     reference = method.input.reference
     message = f"messages: _pf.Batch[{reference}]" if method.batched else f"message: {reference}"
     if method.output is None:
@@ -92,14 +92,14 @@ def signature(method: Method, variant: Variant, indent: int = 4) -> str:
     else:
         kind = variant.results if method.streams else "_pf.Result"
         returns = f"{kind}[{method.output.reference}]"
-    # A handler with a stream of outputs is a generator: a plain `def` in its base.
+    # A handler with a stream of outputs is a generator, so its base has a plain `def`.
     define = "def " if method.streams else variant.define
     parameters = ["self", message, f"context: {variant.context}", "/"]
     return call(f"{define}{method.handler}", parameters, f" -> {returns}:", indent)
 
 
 def import_line(package: str, module: str, alias: str) -> str:
-    """The import of a module under an alias."""
+    """Returns the import of a module under an alias."""
     if not package:
         return f"import {module} as {alias}"
     line = f"from {package} import {module} as {alias}"
@@ -107,17 +107,17 @@ def import_line(package: str, module: str, alias: str) -> str:
 
 
 def docstring(paragraphs: Sequence[str], indent: int = 0) -> str:
-    """A docstring of paragraphs, whose lines are kept."""
+    """Returns a docstring of paragraphs; line breaks are kept."""
     margin = " " * indent
     text = "\n\n".join(paragraphs).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     if text.startswith('"'):
         text = f"\\{text}"
     if "\n" not in text:
-        # Too long or not, black keeps one line in one; a quote at its end it sets apart.
+        # Black keeps one line as one line, however long; it puts a space after a quote at the end.
         end = " " if text.endswith('"') else ""
         return f'{margin}"""{text}{end}"""'
     first, *rest = text.split("\n")
-    # Black takes the least indented of the later lines for the margin.
+    # Black takes the smallest indent of the later lines as the margin.
     inside = min([len(line) - len(line.lstrip()) for line in rest if line], default=0)
     lines = [f'{margin}"""{first}']
     lines += [margin + line[inside:] if line else "" for line in rest]
@@ -125,7 +125,7 @@ def docstring(paragraphs: Sequence[str], indent: int = 0) -> str:
 
 
 def fits(line: str) -> bool:
-    """Whether a line of code is short enough; what is not ASCII may be wide."""
+    """Returns whether a line of code is short enough; characters outside of ASCII may be wide."""
     return len(line) <= WIDTH if line.isascii() else _width(line) <= WIDTH
 
 

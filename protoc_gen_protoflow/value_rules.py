@@ -1,4 +1,4 @@
-"""Rules on single values: each yields the errors of one value, with the fix."""
+"""Rules for single values; each rule yields the errors of a value, with the fix."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _CHARACTERS = (
 )
 _YEAR = 366 * 24 * 3600
 
-#: The variables that stand for the consumed topic and the group; only in dead_letter.topic.
+#: Variables for the consumed topic and the group, which only dead_letter.topic may contain.
 DEAD_LETTER_VARIABLES = ("topic", "group")
-#: Where dead letters go unless an option says another topic.
+#: The dead-letter topic if no option sets one.
 DEFAULT_DEAD_LETTER = "{topic}..{group}..dead"
 
 
 def topic_problems(what: str, topic: str, *, dead_letter: bool = False) -> Iterator[str]:
-    """What is wrong with a topic, prefix included, or with the name of a group."""
+    """Yields the errors of a topic with its prefix, or of the name of a group."""
     if not topic:
         yield f"{what} is empty; give it a name or remove the option"
         return
     yield from length_problems(what, topic)
     yield from variable_problems(what, topic, dead_letter=dead_letter)
     rest = re.sub(_VARIABLE, "x", topic) if "{" in topic else topic
-    # Two dots part what has no empty segment: only a name of all its parts may hold them.
+    # Two dots separate the parts of a dead-letter topic; other topics may not contain them.
     parted = dead_letter and not _lacking(topic)
     if not _PLAIN.issuperset(rest):
         fix = "write variables as {name}, without '$'" if "${" in topic else _CHARACTERS
@@ -46,28 +46,28 @@ def prefix_problems(what: str, prefix: str) -> Iterator[str]:
     yield from found
     if not found and prefix[-1].isalnum():
         yield (
-            f"{what} is {prefix!r}, which goes literally before each topic: 'orders' becomes "
+            f"{what} is {prefix!r}, which is put before each topic unchanged: 'orders' becomes "
             f"{prefix + 'orders'!r}; end it with '.', '-' or '_'"
         )
 
 
 def doubled_problems(what: str, topic: str, prefix: str) -> Iterator[str]:
-    """Whether a topic is written with the prefix that goes before it anyway."""
+    """Yields an error if a topic already begins with the prefix of the file."""
     if prefix and topic.startswith(prefix):
         yield (
-            f"{what} is {topic!r}, and topic_prefix goes before it: {prefix + topic!r}; "
+            f"{what} is {topic!r}, and topic_prefix is put before it: {prefix + topic!r}; "
             f"write {topic.removeprefix(prefix)!r}"
         )
 
 
 def length_problems(what: str, topic: str) -> Iterator[str]:
-    """Whether a topic is too long."""
+    """Yields an error if a topic is too long."""
     if len(topic) > _MAX_TOPIC:
         yield f"{what} has {len(topic)} characters; use at most {_MAX_TOPIC}"
 
 
 def dead_letter_problems(what: str, topic: str, *, is_shared: bool) -> Iterator[str]:
-    """What is wrong with a dead-letter topic, which many subscriptions may share."""
+    """Yields the errors of a dead-letter topic, which several subscriptions may share."""
     yield from topic_problems(what, topic, dead_letter=True)
     missing = _lacking(topic)
     for found in re.findall(_VARIABLE, topic):
@@ -76,8 +76,8 @@ def dead_letter_problems(what: str, topic: str, *, is_shared: bool) -> Iterator[
                 yield f"{what} is {topic!r}; write {{{name}}} for {found}"
     if is_shared and missing:
         yield (
-            f"{what} lacks {' and '.join(missing)}, without which the failures of one handler "
-            f"reach another; write for example {DEFAULT_DEAD_LETTER}"
+            f"{what} lacks {' and '.join(missing)}, so that dead letters of one handler "
+            f"reach another handler; write for example {DEFAULT_DEAD_LETTER}"
         )
 
 
@@ -87,18 +87,18 @@ def _lacking(topic: str) -> list[str]:
 
 
 def variable_problems(what: str, text: str, *, dead_letter: bool = False) -> Iterator[str]:
-    """Whether variables are used that have no meaning there."""
+    """Yields the errors of variables without meaning in this option."""
     if not dead_letter:
         for name in DEAD_LETTER_VARIABLES:
             if f"{{{name}}}" in text:
                 yield (
-                    f"{what} is {text!r}; {{{name}}} means something only in "
-                    "dead_letter.topic: name the variable otherwise"
+                    f"{what} is {text!r}; {{{name}}} is only allowed in "
+                    "dead_letter.topic; give the variable another name"
                 )
 
 
 def text_problems(what: str, text: str) -> Iterator[str]:
-    """What is wrong with free text such as a type or a source."""
+    """Yields the errors of free text such as a type or a source."""
     if not text:
         yield f"{what} is empty; give it a value or remove the option"
     elif not text.isprintable() or text != text.strip():
@@ -106,30 +106,28 @@ def text_problems(what: str, text: str) -> Iterator[str]:
 
 
 def source_problems(what: str, text: str) -> Iterator[str]:
-    """What is wrong with a source, which may hold variables."""
+    """Yields the errors of a source, which may contain variables."""
     yield from text_problems(what, text)
     yield from variable_problems(what, text)
     if re.search(r"[{}]", re.sub(_VARIABLE, "", text)):
-        yield (
-            f"{what} is {text!r}; write variables as {{name}} of lowercase letters, digits and '_'"
-        )
+        yield (f"{what} is {text!r}; use {{name}} with lowercase letters, digits and '_'")
 
 
 def duration_problems(what: str, seconds: int, nanos: int) -> Iterator[str]:
-    """What is wrong with a duration."""
+    """Yields the errors of a duration."""
     if not -999_999_999 <= nanos <= 999_999_999:
-        yield f"{what} has {nanos} nanos; use less than a thousand million of them"
+        yield f"{what} has {nanos} nanos; use fewer than 1,000,000,000"
     elif seconds * nanos < 0:
-        yield f"{what} has seconds and nanos of different signs; give both the same sign"
+        yield f"{what} has seconds and nanos with different signs; give both the same sign"
     elif seconds < 0 or nanos < 0:
         yield f"{what} is negative; use more than 0"
     elif seconds >= _YEAR:
-        yield f"{what} is {seconds} s, more than a year; use less: a Duration counts in seconds"
+        yield f"{what} is {seconds} s, more than a year; use less (`seconds` counts seconds)"
     elif seconds == nanos == 0:
         yield f"{what} is 0; use more than 0 or remove it"
 
 
 def number_problems(limit: Limit, what: str, value: float) -> Iterator[str]:
-    """Whether a number is outside of the limit of its option."""
+    """Yields an error if a number is outside of the limit of its option."""
     if not limit.allows(value):
         yield f"{what} is {value}; {limit.fix}"

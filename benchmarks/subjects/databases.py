@@ -8,6 +8,19 @@ from typing import Any
 
 
 @asynccontextmanager
+async def held_transaction(url: str) -> AsyncIterator[None]:
+    """A transaction that has written, and is open until leaving."""
+    import asyncpg
+
+    connection: Any = await asyncpg.connect(url)
+    await connection.execute("CREATE TABLE held (); BEGIN; INSERT INTO held DEFAULT VALUES")
+    try:
+        yield
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
 async def database(url: str, name: str) -> AsyncIterator[str]:
     """The URL of a new database, which is dropped on leaving."""
     import asyncpg

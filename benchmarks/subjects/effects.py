@@ -46,7 +46,7 @@ async def main(chosen: Options) -> None:
     from bench.v1.orders_pb2 import Order
     from bench.v1.orders_protoflow import OrdersEventProducer
 
-    meter = Meter(chosen.count, chosen.warm)
+    meter = Meter(chosen.count, chosen.warm, chosen.run)
     async with (
         database(chosen.url, chosen.run) as url,
         asyncpg.create_pool(url, min_size=CONNECTIONS, max_size=CONNECTIONS) as pool,

@@ -8,17 +8,25 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.subjects import server_cpu
+
 
 class Meter:
-    """CPU of this process and wall time between the warm-up and the last message."""
+    """CPU of this process and wall time between the warm-up and the last message.
 
-    def __init__(self, count: int, warm: int) -> None:
+    Args:
+        database: of the server whose CPU is measured too; empty for none.
+    """
+
+    def __init__(self, count: int, warm: int, database: str = "") -> None:
         self.warm = warm
         self.last = warm + count
         self.seen = 0
         self.done = asyncio.Event()
         self._cpu = self._wall = 0.0
         self._from = 0
+        self._database = database
+        self._server: dict[int, float] = {}
         self.result: dict[str, float] = {}
 
     def tick(self) -> None:
@@ -44,12 +52,17 @@ class Meter:
 
     def _start(self) -> None:
         self._from = self.seen
+        if self._database:
+            self._server = server_cpu.seconds(self._database)
         self._cpu, self._wall = time.process_time(), time.perf_counter()
 
     def _end(self) -> None:
         cpu, wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
         count = self.seen - self._from
         self.result = {"cpu_us": cpu / count * 1e6, "per_second": count / wall}
+        if self._database:
+            server = server_cpu.between(self._server, server_cpu.seconds(self._database))
+            self.result["server_us"] = server / count * 1e6
         self.done.set()
 
 

@@ -17,9 +17,10 @@ class Options:
         count: messages that are measured.
         warm: messages before them.
         mode: traced, sampled-out or untraced.
-        shape: consume, transform, batches or latency.
+        shape: consume, transform, batches or latency; consume, held or per-key for queues.
         partitions: of Kafka's topics.
         rate: messages a second that the publisher of latencies keeps to.
+        backlog: messages that wait and are not measured.
         gc: new objects before Python looks for garbage; 0 is Python's own, None is what the
             library does.
     """
@@ -33,6 +34,7 @@ class Options:
     shape: str
     partitions: int
     rate: int
+    backlog: int
     gc: int | None
 
     @property
@@ -63,5 +65,6 @@ def options() -> Options:
     parser.add_argument("--shape", default="consume")
     parser.add_argument("--partitions", type=int, default=1)
     parser.add_argument("--rate", type=int, default=1000)
+    parser.add_argument("--backlog", type=int, default=0)
     parser.add_argument("--gc", type=int)
     return Options(**vars(parser.parse_args()))

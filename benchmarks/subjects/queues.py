@@ -1,18 +1,21 @@
-"""Queues in PostgreSQL as the subject: `... ours|pgqueuer|procrastinate URL --run --count --warm`.
+"""Queues in PostgreSQL as the subject: `... ours|per-key|pgqueuer|procrastinate URL --run ...`.
 
 Each in a database of its own, filled before anything is consumed, at the settings that were best
-for it: pgqueuer on uvloop with batches of 500, procrastinate with 20 jobs at once.
+for it: pgqueuer on uvloop with batches of 500, procrastinate with 20 jobs at once. With `--shape
+held` a transaction that has written stays open meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from benchmarks.subjects import ours
-from benchmarks.subjects.databases import database
+from benchmarks.subjects.databases import database, held_transaction
 from benchmarks.subjects.deployed import deployed
 from benchmarks.subjects.messages import order
 from benchmarks.subjects.meter import Latencies, Meter
@@ -31,6 +34,42 @@ async def protoflow(chosen: Options, url: str, meter: Meter) -> None:
     service = Service(ours.config(from_here))
     service.register(ours.handler("consume", meter, Latencies(0, 0)))
     await ours.fill(from_here)
+    async with deployed(service):
+        await meter.done.wait()
+
+
+_FILL = """
+SELECT protoflow.publish(array_agg(t), array_agg(b), array_agg(i), array_agg(k),
+  array_agg('["m",{}]'::text), array_agg('x'::bytea), array_agg(0::float8))
+FROM (SELECT protoflow.topic_id('orders') AS t) AS topic, LATERAL (
+  SELECT n % 64 AS b, 'm'::bytea AS i, convert_to('k' || n % 10000, 'UTF8') AS k
+  FROM generate_series($1::int, $2::int) AS g(n)) AS row
+"""
+
+
+async def per_key(chosen: Options, url: str, meter: Meter) -> None:
+    """A service that handles 10,000 keys, each in order, with a backlog behind what is measured."""
+    import asyncpg
+    from protoflow import Config, Context, Message, Service
+    from protoflow.contract.spec import DeliveryPolicy, Ordering
+
+    async def count(message: Message, context: Context) -> None:
+        meter.tick()
+
+    service = Service(Config(transport=url, max_in_flight=2000), lifespan=lambda _: filled())
+    policy = DeliveryPolicy(ordering=Ordering.PER_KEY)
+    service.register_message_handler("count", "orders", count, delivery=policy)
+
+    @asynccontextmanager
+    async def filled() -> AsyncIterator[None]:
+        connection: Any = await asyncpg.connect(url)
+        total = chosen.total + chosen.backlog
+        for start in range(0, total, 10_000):
+            await connection.execute(_FILL, start, min(start + 10_000, total) - 1)
+        await connection.execute("ANALYZE protoflow.log")
+        await connection.close()
+        yield
+
     async with deployed(service):
         await meter.done.wait()
 
@@ -93,13 +132,21 @@ async def procrastinate(chosen: Options, url: str, meter: Meter) -> None:
         await asyncio.wait([running])
 
 
-QUEUES = {"ours": protoflow, "pgqueuer": pgqueuer, "procrastinate": procrastinate}
+QUEUES = {
+    "per-key": per_key,
+    "ours": protoflow,
+    "pgqueuer": pgqueuer,
+    "procrastinate": procrastinate,
+}
 
 
 async def main(chosen: Options) -> None:
     """Runs the subject."""
-    meter = Meter(chosen.count, chosen.warm)
-    async with database(chosen.url, chosen.run) as url:
+    meter = Meter(chosen.count, chosen.warm, chosen.run)
+    async with AsyncExitStack() as around:
+        url = await around.enter_async_context(database(chosen.url, chosen.run))
+        if chosen.shape == "held":
+            await around.enter_async_context(held_transaction(url))
         await QUEUES[chosen.transport](chosen, url, meter)
     meter.report()
 

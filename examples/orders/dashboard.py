@@ -1,8 +1,9 @@
 """The orders example with failures, for the dashboard: `make demo ARGS=dashboard`.
 
-Runs the service on a SQLite file in a temporary folder and publishes orders until Ctrl-C. The bank
-refuses every tenth order for the first minute, and some orders are invalid: look at what failed
-and why, wait until the bank has opened the account again, and replay. The port: PORT=8080.
+It runs the service on a SQLite file in a temporary folder and publishes orders until Ctrl-C. For
+the first minute the bank refuses every tenth order; some orders are invalid. Look at the failures
+and their causes, wait until the bank has reopened the account, and replay. PORT sets the port
+(default 8080).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PER_SECOND = 20
 
 
 class ClosedBank:
-    """Refuses every tenth order until it opens the account again; is slow at times."""
+    """Refuses every tenth order until it reopens the account; is sometimes slow."""
 
     def __init__(self) -> None:
         self.opens_at = time.time() + CLOSED_FOR
@@ -39,7 +40,7 @@ class ClosedBank:
 
 
 async def run(port: int) -> None:
-    """Serves and publishes until it is cancelled."""
+    """Serves the dashboard and publishes orders until it is cancelled."""
     from service import service
     from shop.v1.orders_pb2 import OrderPlaced
     from shop.v1.orders_protoflow import OrdersEventProducer
@@ -60,7 +61,7 @@ async def run(port: int) -> None:
             producer = OrdersEventProducer(publisher)
             for number in itertools.count():
                 order = OrderPlaced(order_id=f"order-{number}", email=f"c{number}@example.org")
-                if number % 50 != 3:  # else invalid: without lines
+                if number % 50 != 3:  # orders without lines are invalid
                     order.lines.add(sku="lamp", quantity=1, cents=1990)
                 await producer.publish_order_placed(order)
                 await asyncio.sleep(random.uniform(0.5, 1.5) / PER_SECOND)

@@ -1,8 +1,8 @@
 """The orders example from .proto to replayed dead letters, on SQLite: `make demo`.
 
-Generates the code with protoc, runs the service, publishes orders of which some fail once,
-some always, and some are invalid, removes the cause, and replays what was given up. Exits with
-0 only if every message is accounted for. Another broker: PROTOFLOW_TRANSPORT=kafka://...
+It generates the code with protoc, runs the service and publishes orders, of which some fail once,
+some always fail, and some are invalid. Then it removes the cause and replays the dead letters. It
+exits with 0 only if every message is accounted for. PROTOFLOW_TRANSPORT selects another broker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATIENCE = 60.0
 
 
 def generate() -> None:
-    """What the README says about protoc."""
+    """Generates the code with protoc, as the README describes."""
     bin_directory = Path(sys.executable).parent
     plugin = bin_directory / "protoc-gen-protoflow"
     include = subprocess.run([plugin, "--include"], capture_output=True, text=True, check=True)
@@ -43,8 +43,7 @@ def generate() -> None:
 
 
 class MoodyBank:
-    """Out of reach at the first charge of every tenth order; unable to take the charges of
-    every tenth order until it is reopened."""
+    """Does not answer first charges of some orders, and refuses others until reopened."""
 
     def __init__(self) -> None:
         self.reopened = False
@@ -63,7 +62,7 @@ class MoodyBank:
 
 
 class Expectations:
-    """Compares what happened with what had to happen, and remembers."""
+    """Compares counts with the expected counts, and remembers whether all were equal."""
 
     def __init__(self) -> None:
         self.met = True
@@ -75,15 +74,15 @@ class Expectations:
 
 
 async def run(url: str) -> bool:
-    """The demonstration; whether all went as it had to."""
-    # Only now is there something to import.
+    """Runs the demo; returns whether every count was as expected."""
+    # Imported here, because the code was generated just now.
     from service import service
     from shop.v1.orders_pb2 import OrderPlaced
     from shop.v1.orders_protoflow import OrdersEventProducer
 
     def order(number: int) -> OrderPlaced:
         placed = OrderPlaced(order_id=f"order-{number}", email=f"c{number}@example.org")
-        if number % 10 != 3:  # else invalid: without lines
+        if number % 10 != 3:  # orders without lines are invalid
             placed.lines.add(sku="lamp", quantity=1, cents=1990)
         return placed
 
@@ -117,7 +116,7 @@ async def run(url: str) -> bool:
         bank.reopened = True
         exhausted = DeadLetterFilter(error_class="exhausted")
         replayed = await dead_letters.replay(topic, filter=exhausted)
-        print("The account is open again; replayed what had failed for it:")
+        print("The account is open again; its dead letters were replayed:")
         await settled(running, billed=ORDERS * 9 // 10, dead=ORDERS // 5)
         check.row("dead letters replayed", replayed, ORDERS // 10)
         check.row("orders billed in all", billing.handled, ORDERS * 9 // 10)
@@ -129,7 +128,7 @@ async def run(url: str) -> bool:
 
 
 async def settled(running: protoflow.Service, *, billed: int, dead: int) -> None:
-    """Waits until everything was handled or given up, or patience ends."""
+    """Waits until every message was handled or dead-lettered, or the time is up."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         billing, mail = running.stats().values()
@@ -157,7 +156,8 @@ def main() -> int:
 
         dashboard.main()
         return 0
-    logging.getLogger("protoflow").setLevel(logging.CRITICAL)  # 60 dead letters are expected
+    # do not log the 60 expected dead letters
+    logging.getLogger("protoflow").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="orders-") as directory:
         url = os.environ.get("PROTOFLOW_TRANSPORT", f"sqlite:///{directory}/orders.db")
         met = asyncio.run(run(url))

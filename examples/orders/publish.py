@@ -1,4 +1,4 @@
-"""Publishes orders: python publish.py [how many]."""
+"""Publishes orders: python publish.py [NUMBER]."""
 
 from __future__ import annotations
 

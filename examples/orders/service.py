@@ -1,4 +1,4 @@
-"""Bills orders and sends the bills. The broker is what PROTOFLOW_TRANSPORT says."""
+"""Bills orders and sends the bills. PROTOFLOW_TRANSPORT names the broker."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from shop.v1.orders_protoflow import MailHandler, OrdersHandler
 
 
 class Bank(Protocol):
-    """Whom the billing asks for the money; a charge that is asked for twice is made once."""
+    """The bank that charges customers. A charge that is requested twice is made once."""
 
     async def charge(self, order_id: str, cents: int) -> None:
-        """Raises when the bank cannot be reached or refuses."""
+        """Charges an order; raises if the bank does not answer or refuses."""
 
 
 class KindBank:
-    """Takes every charge."""
+    """Accepts every charge."""
 
     async def charge(self, order_id: str, cents: int) -> None:
         await asyncio.sleep(0.01)
@@ -43,12 +43,12 @@ class Mailer(MailHandler):
 
 
 def config() -> Config:
-    """Everything from the environment; without a broker, a file."""
+    """Returns the configuration from the environment; the default transport is a SQLite file."""
     return Config(fallback={"transport": "sqlite:///orders.db"})
 
 
 def service(settings: Config, bank: Bank) -> Service:
-    """The service with its handlers, not yet started."""
+    """Returns the service with its handlers; it is not started."""
     made = Service(settings)
     made.register(Billing(bank), Mailer())
     return made

@@ -1,5 +1,4 @@
-"""Tests of this example: a single handler, the service in virtual time, and the service with
-simulated faults.
+"""Tests of this example: one handler, the service in virtual time, and simulated faults.
 
 Generate the code first (README.md), then run `pytest test_orders.py`.
 """
@@ -23,7 +22,7 @@ from shop.v1.orders_protoflow import OrdersEventProducer  # noqa: E402
 
 
 class FakeBank:
-    """Outlives the service, as a bank does; a charge that is asked for twice is made once."""
+    """Outlives the service, as a bank does. A charge that is requested twice is made once."""
 
     def __init__(self) -> None:
         self.charged: dict[str, list[int]] = {}
@@ -56,7 +55,7 @@ def test_an_order_is_billed() -> None:
     asyncio.run(run())
 
 
-# The services of a simulation. They are built again whenever their process is started again.
+# The simulation builds these services again whenever it restarts their processes.
 
 
 def billing(process: ServiceProcess) -> Service:

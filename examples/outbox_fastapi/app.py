@@ -1,4 +1,4 @@
-"""A shop: takes orders by HTTP, and keeps stock, orders and messages in one database.
+"""A shop that takes orders by HTTP; stock, orders and messages are in one database.
 
 Run it with `uvicorn app:app`. DATABASE_URL names PostgreSQL, PROTOFLOW_TRANSPORT the broker.
 """
@@ -30,7 +30,7 @@ class Stock(StockHandler):
         self._inbox = inbox
 
     async def reserve(self, order: OrderPlaced, context: Context, /) -> StockReserved:
-        database = self._inbox.of(context)  # in the transaction that the runtime commits
+        database = self._inbox.of(context)  # the transaction that the runtime commits after the run
         await database.execute(
             "INSERT INTO reservations VALUES ($1, $2)", order.order_id, order.quantity
         )
@@ -58,7 +58,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         inbox = Inbox(pool)
         config = Config(
             fallback={"transport": "jetstream://localhost:4222"},
-            outbox=DATABASE_URL,  # the service relays it
+            outbox=DATABASE_URL,  # the service publishes the messages of this outbox
             handle_signals=False,
         )
         service = Service(config, inbox=inbox)
@@ -90,7 +90,7 @@ async def place(order: Order, request: Request) -> dict[str, bool]:
             order.quantity,
         )
         new = status.endswith(" 1")
-        if new:  # a client that got no answer asks again
+        if new:  # a client without an answer may send the order again
             await state.events.publish_order_placed(
                 OrderPlaced(order_id=order.id, item=order.item, quantity=order.quantity),
                 in_=connection,
@@ -100,5 +100,5 @@ async def place(order: Order, request: Request) -> dict[str, bool]:
 
 @app.get("/readyz")
 async def ready(request: Request) -> dict[str, bool]:
-    """Whether everything works."""
+    """Returns whether the service is ready."""
     return {"ready": request.app.state.service.health().ready}

@@ -206,7 +206,7 @@ class Context:
         return self._position - 1
 
     def output_id(self, position: int) -> str:
-        """Returns the output id for a position; it is the same each time the input is handled."""
+        """Returns the output id for a position; every run of the input returns the same id."""
         return derived_id(self.message.id, self.group, self.handler, position)
 
     def inherited(self, topic: str) -> dict[str, str]:
@@ -249,8 +249,10 @@ class Context:
         return self.message
 
     def next_position(self, output: AnyOutput) -> int | None:
-        """Returns the position of an output among those of its input, from 0; None makes a fresh
-        id. For the runtime."""
+        """Returns the position of an output among those of its input, from 0. For the runtime.
+
+        None means that the output gets a fresh id.
+        """
         return self.reserve_position()
 
     def restart(self) -> None:
@@ -294,5 +296,5 @@ class Context:
 
 
 def _fresh(source: Message) -> str:
-    """Returns a correlation id in place of one that cannot be passed on; it is always the same."""
+    """Returns a correlation id that replaces an invalid one; equal values get equal ids."""
     return derived_id(source.id, "correlation")

@@ -1,7 +1,7 @@
-"""Records: frozen dataclasses with keywords and slots, that are cheap to declare.
+"""Records: frozen dataclasses with keywords and slots, whose declaration is cheap.
 
-`@dataclass` writes and compiles six functions for each class, which takes half a millisecond at
-each load of the module. Records share these functions. They are a little slower, so a record is
+`@dataclass` writes and compiles six functions for each class, which takes half a millisecond each
+time the module is loaded. Records share these functions. They are a little slower, so records are
 made at start and never for a message. Otherwise records are dataclasses: `fields`, `replace` and
 `asdict` accept them, and type checkers know them.
 """

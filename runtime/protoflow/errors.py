@@ -127,7 +127,7 @@ class ReplayError(ProtoflowError):
     Attributes:
         replayed: the number of replayed dead letters.
         left: the reasons why dead letters stayed, by message id; the first 1,000.
-        left_count: the number of dead letters that were read and stayed.
+        left_count: the number of selected dead letters that stayed.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -77,13 +78,13 @@ class CloudEvent:
             given = {n: v for n, v in self.metadata.items() if n != wire.PF_MAX_ATTEMPTS}
             if (problem := wire.metadata_problem(given)) is not None:
                 raise InvalidMessageError(problem)
-        time = self.time or datetime.now(UTC)
+        moment = self.time or datetime.fromtimestamp(time.time(), UTC)
         metadata = {
             **self.metadata,
             wire.CE_SPECVERSION: "1.0",
             wire.CE_TYPE: self.type,
             wire.CE_SOURCE: self.source,
-            wire.CE_TIME: time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            wire.CE_TIME: moment.astimezone(UTC).isoformat().replace("+00:00", "Z"),
             wire.CONTENT_TYPE: self.data_content_type,
         }
         if self.subject is not None:

@@ -55,14 +55,16 @@ def new_id() -> str:
     counted = next(current.numbers)
     try:
         return current.prefix + _PAIRS[counted >> 10] + _PAIRS[counted & 1023]
-    except IndexError:  # half a million ids in a millisecond mean that the clock stands still
+    except IndexError:  # after half a million ids in a millisecond
         forget()
         return new_id()
 
 
 def derived_id(*parts: object) -> str:
-    """Returns the id that these parts determine. A repeated run gives its outputs the same ids, so
-    consumers can drop duplicates. The id looks like a ULID but holds no time.
+    """Returns the id that is derived from these parts.
+
+    A repeated run gives its outputs the same ids, so that consumers can drop duplicates. The id
+    looks like a ULID, but contains no time.
     """
     hashed = _hash or _load_hash()
     # The parts may come from messages: a lone surrogate in them is no reason to fail.

@@ -1,4 +1,4 @@
-"""Packages whose names are loaded when first used."""
+"""Loads the exported names of a package when they are first used."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Message:
     mandatory: bool = False
 
     def __repr__(self) -> str:
-        # Payload, key and metadata are left out: they may hold values that must not be logged.
+        # Payload, key and metadata are left out: they may contain values that must not be logged.
         size = "tombstone" if self.payload is None else f"{len(self.payload)} bytes"
         return f"Message(id={self.id!r}, topic={self.topic!r}, {size})"
 

@@ -10,12 +10,14 @@ not claim them it is skipped, and the reason is `capability: atomic` and nothing
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.harness import Harness
-from tests.acceptance.targets import REQUIRED, TARGETS, Target
+from tests.acceptance.targets import TARGETS, Target
+from tests.waiting import virtual
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,25 +31,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*capabilities): what the transport must claim")
+    config.addinivalue_line("markers", "real_time: a thread works for longer than a timer waits")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" not in metafunc.fixturenames:
         return
     chosen = metafunc.config.getoption("--transport", default=None)
-    targets = [each for each in TARGETS.values() if each.name in (chosen or REQUIRED)]
+    targets = [each for each in TARGETS.values() if each.name in (chosen or TARGETS)]
     names = [target.name for target in targets]
     metafunc.parametrize("target", targets, ids=names, indirect=True)
 
 
 @pytest.fixture
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
-    """A transport under test, at a URL of its own."""
+async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Target]:
+    """A transport under test, at a URL of its own; where nothing but this process takes part, in
+    virtual time."""
     target: Target = request.param
     url = target.fresh_url(tmp_path)
     if url is None:
         pytest.skip(f"broker: {target.broker}")
-    return target.at(url)
+    waits = target.name != "memory" or request.node.get_closest_marker("real_time")
+    with nullcontext() if waits else virtual():
+        yield target.at(url)
 
 
 @pytest.fixture

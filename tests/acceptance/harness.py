@@ -20,7 +20,7 @@ from protoflow.connection import Connection, transport_for
 from protoflow.contract.policy import merge
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy, Start
 from protoflow.dead_letters import DeadLetters, dead_letters_of
-from protoflow.errors import TransportError
+from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message, Settlement
 from protoflow.service import Service
 from protoflow.testing import Listener
@@ -99,6 +99,47 @@ class Watcher:
         await self._subscription.stop()
 
 
+class BackgroundPublisher:
+    """Publishes as an outbox does: in the background, and again until it is confirmed.
+
+    A message that the receiver has given up, so that the sender keeps it, is not sent again.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def publish_outputs(self, publication: Any, outputs: Sequence[Any]) -> list[str]:
+        encode = self._connection.message_publisher.encode
+        messages = [encode(publication, output) for output in outputs]
+        if any(message.delay for message in messages):
+            await self._connection.message_publisher.messages(messages)
+            return [message.id for message in messages]
+        for message in messages:
+            self.send(message)
+        return [message.id for message in messages]
+
+    def send(self, message: Message) -> None:
+        task = asyncio.create_task(self._send(message))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, message: Message) -> None:
+        while True:
+            try:
+                await self._connection.message_publisher.messages([message])
+                return
+            except PublishError as error:
+                if isinstance(error, PublishRefusedError) or "answered 500" in str(error):
+                    return
+                await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        for task in self._sending:
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+
+
 class Harness:
     """A broker namespace of one case."""
 
@@ -112,6 +153,7 @@ class Harness:
         self.producer: Any
         self.connection: Connection
         self._watchers: list[Watcher] = []
+        self._background: BackgroundPublisher
 
     async def open(self) -> None:
         self.transport = transports.create(
@@ -120,9 +162,12 @@ class Harness:
         await self.transport.open()
         self.connection = Connection(self.config())
         await self.connection.open()
-        self.producer = pf.SuiteEventProducer(self.connection)
+        self._background = BackgroundPublisher(self.connection)
+        later = self.target.confirms_when_settled
+        self.producer = pf.SuiteEventProducer(self._background if later else self.connection)
 
     async def close(self) -> None:
+        await self._background.close()
         for watcher in self._watchers:
             await watcher.stop()
         await self.connection.close()
@@ -224,7 +269,10 @@ class Harness:
             headers=headers,
             delay=delay.total_seconds() if delay else 0.0,
         )
-        await self.connection._publisher.messages([message])
+        if self.target.confirms_when_settled:
+            self._background.send(message)
+        else:
+            await self.connection._publisher.messages([message])
         return message
 
     def physical(self, topic: str) -> str:

@@ -78,3 +78,8 @@ async def end_sqs(subscription: Any) -> None:
         claim = delivery.receipt
         await subscription._client.hide(claim.queue, [claim.handle], 0)
     subscription.lose(held)
+
+
+async def end_file(subscription: Any) -> None:
+    """Another member finds that its lease has ended."""
+    await subscription.end_session()

@@ -18,6 +18,7 @@ from protoflow.transports.built_in import BUILT_IN
 from protoflow.transports.memory import MemoryTransport
 
 from tests.acceptance import sessions
+from tests.brokers.base import free_port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,20 +27,19 @@ class Target(TransportTarget):
 
     Attributes:
         name: what `--transport` says.
-        url: the URL; `{directory}` is a fresh directory, `{unique}` a fresh name.
+        url: the URL; `{directory}` is a fresh directory, `{unique}` a fresh name, `{port}` a free
+            port. In `options`, `{url}` stands for it.
         broker: the server in `tests.brokers` whose URL is taken instead.
-        preview: it is tested only where `--transport` names it.
     """
 
     name: str
     url: str = ""
     broker: str | None = None
-    preview: bool = False
 
     def fresh_url(self, directory: Path) -> str | None:
         """A URL under which nothing has happened yet; None without a broker."""
         if self.broker is None:
-            return self.url.format(directory=directory, unique=uuid.uuid4().hex)
+            return self.url.format(directory=directory, unique=uuid.uuid4().hex, port=free_port())
         try:
             from tests.brokers import url_of
         except ImportError:
@@ -48,7 +48,16 @@ class Target(TransportTarget):
 
     def at(self, url: str) -> Target:
         """The same target at another URL."""
-        return dataclasses.replace(self, url=url)
+        return dataclasses.replace(self, url=url, options=_at(url, self.options))
+
+
+def _at(url: str, value: Any) -> Any:
+    """Options with the URL filled in."""
+    if isinstance(value, dict):
+        return {name: _at(url, each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_at(url, each) for each in value]
+    return value.replace("{url}", url) if isinstance(value, str) else value
 
 
 def _crash_memory(transport: Transport) -> None:
@@ -60,9 +69,13 @@ def _crash_memory(transport: Transport) -> None:
 HOW: dict[str, dict[str, Any]] = {
     "memory": {"url": "memory://{unique}", "crash": _crash_memory},
     "sqlite": {"url": "sqlite:///{directory}/queue.db", "end_session": sessions.end_sqlite},
+    "file": {
+        "url": "file://{directory}/log",
+        "options": {"fsync": "never"},
+        "end_session": sessions.end_file,
+    },
     "postgresql": {
         "broker": "postgresql",
-        "preview": True,
         # All cases share a server: what one writes wakes the subscriptions of all others.
         "options": {"poll_interval": 0.2},
         "end_session": sessions.end_postgresql,
@@ -102,7 +115,16 @@ HOW: dict[str, dict[str, Any]] = {
         "options": {"wait_time": 1},
         "end_session": sessions.end_sqs,
     },
+    "http": {
+        "url": "http://127.0.0.1:{port}",
+        "options": {
+            "targets": [{"topic": "*", "url": "{url}/{topic}"}],
+            "allowed_networks": ["127.0.0.0/8"],
+            "concurrent_requests": 128,
+        },
+        "patience": 2.0,
+        "confirms_when_settled": True,
+        "restarts": 5,
+    },
 }
 TARGETS = {item.name: Target(name=item.name, **HOW[item.name]) for item in BUILT_IN}
-#: Those that are tested unless `--transport` names others.
-REQUIRED = frozenset(target.name for target in TARGETS.values() if not target.preview)

@@ -168,6 +168,7 @@ async def test_what_waits_for_a_retry_is_given_back(harness: Harness) -> None:
         await again.until(1, within=20)
 
 
+@pytest.mark.real_time
 @needs("at_least_once")
 async def test_shutdown_does_not_wait_for_a_thread_beyond_the_deadline(harness: Harness) -> None:
     import threading
@@ -349,8 +350,7 @@ async def test_a_chain_that_would_lose_dead_letters_is_refused(harness: Harness)
 
 async def test_verify_finds_what_create_made_and_names_what_is_missing(harness: Harness) -> None:
     seen = Seen(harness)
-    if not harness.capabilities.at_least_once:
-        pytest.skip("capability: at_least_once")
+    harness.require("at_least_once", "dead_letters")  # there is something to create
     service = harness.service(handler("Work", seen.ok), topology=TopologyMode.VERIFY)
     with pytest.raises(TopologyError, match="tasks"):
         await service.start()

@@ -182,7 +182,8 @@ async def test_a_waiting_message_holds_no_worker(harness: Harness) -> None:
         seen.done.append(task.number)
 
     policy = DeliveryPolicy(concurrency=1)
-    async with harness.running(handler("Work", work), policy=policy, shutdown_timeout=0.2):
+    settings = {"max_in_flight": 64, "shutdown_timeout": 0.2}
+    async with harness.running(handler("Work", work), policy=policy, **settings):
         await harness.send(*range(20))
         await harness.until(lambda: len(seen.done) == 16)
         assert set(seen.attempts) == {1}
@@ -385,6 +386,7 @@ async def test_a_run_that_takes_too_long_is_cancelled_and_counted(harness: Harne
     assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "timed out after 0.1 s"
 
 
+@pytest.mark.real_time
 async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harness) -> None:
     running = 0
     most = 0

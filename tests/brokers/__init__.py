@@ -121,7 +121,10 @@ def find(name: str) -> RunningBroker | None:
     standard = f"{scheme}://127.0.0.1:{broker.port}"
     for url in filter(None, (keeper.state().get(name), standard)):
         with contextlib.suppress(BrokerUnavailable):
-            return RunningBroker(name=name, url=url, source="running", version=broker.probe(url))
+            version = broker.probe(url)
+            return RunningBroker(
+                name=name, url=broker.place(url), source="running", version=version
+            )
     return None
 
 

@@ -77,6 +77,10 @@ class TestBroker:
         BrokerUnavailable."""
         raise NotImplementedError(self.name)
 
+    def place(self, url: str) -> str:
+        """The URL for these sources on a server that other versions of them may use, too."""
+        return url
+
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
         """Starts one on loopback with its data below `directory`, and waits until it serves.
         Data that is there already is kept, so this restarts a stopped or killed one; `port`

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from protoflow.config.url import TransportURL
+from protoflow.transports.postgresql.schema import VERSION
 
 from tests.brokers.base import (
     BrokerUnavailable,
@@ -24,6 +25,8 @@ from tests.brokers.base import (
     send_signal,
 )
 
+#: The environment variable that may name the directory of another server's programs.
+BINARIES = "PROTOFLOW_POSTGRESQL_BIN"
 _BINARIES = Path("/usr/lib/postgresql")
 _CLUSTERS = Path("/etc/postgresql-common/createcluster.conf")
 
@@ -64,6 +67,16 @@ class PostgresBroker(TestBroker):
                 return _handshake(connection, parsed)
         except (OSError, ValueError) as error:
             raise BrokerUnavailable(f"no PostgreSQL at {parsed.safe}: {error}") from error
+
+    def place(self, url: str) -> str:
+        """A database for this version of the tables."""
+        name = f"tables_{VERSION}"
+        found = f"{url.rpartition('/')[0]}/{name}"
+        try:
+            self.probe(found)
+        except BrokerUnavailable:
+            run([client("createdb"), f"--maintenance-db={url}", name])
+        return found
 
     def stop(self, broker: RunningBroker) -> None:
         if broker.process is not None and broker.process.poll() is None:
@@ -180,7 +193,9 @@ def unprivileged() -> str | None:
 
 
 def _found() -> list[Path]:
-    """The servers of Debian's packages, the newest last."""
+    """The servers of Debian's packages, the newest last, or the one that is named."""
+    if named := os.environ.get(BINARIES):
+        return [Path(named) / "postgres"]
     return sorted(_BINARIES.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
 
 
@@ -190,6 +205,23 @@ def binaries() -> Path:
     if (binary := shutil.which("postgres")) is not None:
         return Path(binary).parent
     raise BrokerUnavailable("no PostgreSQL server; apt-get install postgresql")
+
+
+def client(name: str) -> Path:
+    """A client program such as `pg_dump`."""
+    own = binaries() / name
+    found = own if own.exists() else shutil.which(name)
+    if found is None:
+        raise BrokerUnavailable(f"no {name}; apt-get install postgresql-client")
+    return Path(found)
+
+
+def client_version() -> int:
+    """The major version of the client programs."""
+    result = subprocess.run(
+        [client("pg_dump"), "--version"], capture_output=True, text=True, check=True
+    )
+    return int(re.findall(r"\d+", result.stdout)[0])
 
 
 def run(command: list[object]) -> None:

@@ -79,7 +79,7 @@ def test_nothing_has_changed(repository: Repository) -> None:
     done = repository("breaking", "--against", "HEAD")
     assert done.code == 0
     assert done.out == ""
-    assert "nothing changes for messages under way since HEAD" in done.err
+    assert "nothing changes for unfinished messages since HEAD" in done.err
 
 
 def test_a_ref(repository: Repository) -> None:

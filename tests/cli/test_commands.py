@@ -91,7 +91,7 @@ def test_a_bad_line_is_named_by_its_number(shop: Project) -> None:
     assert done.code == 4
     assert len(done.lines) == 1
     assert "standard input:2 is not a shop.v1.OrderPlaced" in done.err
-    assert "1 published before it" in done.err
+    assert "1 published before this error" in done.err
     assert shop("publish", "OrderPlaced", "-", stdin="{]\n").code == 2
 
 
@@ -192,8 +192,8 @@ def _pyproject(shop: Project, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("tool = 1", "tool.protoflow is no table; write [tool.protoflow]"),
-        ("[tool]\nprotoflow = 1", "tool.protoflow is no table; write [tool.protoflow]"),
+        ("tool = 1", "tool.protoflow is not a table; write [tool.protoflow]"),
+        ("[tool]\nprotoflow = 1", "tool.protoflow is not a table; write [tool.protoflow]"),
         ("[tool.protoflow]\ngenerate = 1", "[tool.protoflow] generate is 1; write a table"),
         ("[tool.protoflow]\nconfig = 5", "[tool.protoflow] config is 5; write a string"),
         ("[tool.protoflow]\ncontract = ['a']", "contract is ['a']; write a string"),

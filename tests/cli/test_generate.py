@@ -208,8 +208,8 @@ def test_wrong_settings_are_named(project: Project, table: str, said: str) -> No
     [
         (["nothing"], "nothing: no such file or directory"),
         (["-I", "nothing"], "root nothing is not a directory"),
-        (["empty"], "empty: the directory holds no .proto file"),
-        (["elsewhere/a.proto"], "elsewhere/a.proto lies in none of the roots (proto)"),
+        (["empty"], "empty: the directory contains no .proto file"),
+        (["elsewhere/a.proto"], "elsewhere/a.proto is in none of the roots (proto)"),
         (["--watch", "--check"], "--watch goes neither with --check"),
     ],
 )

@@ -113,7 +113,7 @@ def test_a_worker_that_dies_is_restarted(shop: Project) -> None:
     _until(lambda: _waiting(shop) == 0)
     code, out, err = _ended(running)
     assert code == 0
-    assert "ended with 9; it is restarted" in err
+    assert "ended with 9; restarting it" in err
     assert "billed die" in out
 
 

@@ -38,7 +38,7 @@ class Fails(Billing):
         ("made:bad", "made:bad cannot be made: RuntimeError: no database"),
         ("made:ends", "made:ends cannot be made: SystemExit: 0"),
         ("made:later", "made:later is asynchronous; name a plain function"),
-        ("made:Needs", "Needs cannot be made without arguments"),
+        ("made:Needs", "Needs needs arguments"),
         ("made:Fails", "made:Fails cannot be made: ValueError: no secret"),
         ("ended", "module ended cannot be imported: SystemExit: 0"),
     ],

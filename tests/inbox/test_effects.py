@@ -17,6 +17,7 @@ from protoflow.database.postgresql import AsyncpgConnection
 from protoflow.errors import ConfigError, ProtoflowError
 from protoflow.inbox.entries import Entry
 from protoflow.inbox.table import Table
+from protoflow.inbox.transaction import QuickOpener
 from protoflow.outcomes import Postpone
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -244,11 +245,12 @@ async def test_the_same_entry_elsewhere_is_waited_for(
         await asyncpg_database.write(inbox.of(context), timeout)
 
     refused: list[Exception] = []
-    enter = inbox.table.enter
+    assert isinstance(inbox.opener, QuickOpener)
+    begin_with = inbox.opener.begin_with
 
-    async def entering(*given: Any) -> set[Entry]:
+    async def beginning(statements: str) -> Any:
         try:
-            return await enter(*given)
+            return await begin_with(statements)
         except asyncpg.LockNotAvailableError as error:
             refused.append(error)
             raise
@@ -256,7 +258,7 @@ async def test_the_same_entry_elsewhere_is_waited_for(
     async def waited_for() -> bool:
         return len(refused) >= 2
 
-    monkeypatch.setattr(inbox.table, "enter", entering)
+    monkeypatch.setattr(inbox.opener, "begin_with", beginning)
     async with running(handler(work), inbox=inbox) as service:
         await put(service, "before")
         source = service.messages[0].metadata["ce_source"]
@@ -279,6 +281,26 @@ async def test_the_same_entry_elsewhere_is_waited_for(
     assert runs == ["before", "a"]
     # The bound of the wait does not hold for the handler.
     assert await asyncpg_database.effects() == ["0", "0"]
+
+
+async def test_a_message_is_recorded_together_with_begin(asyncpg_database: Database) -> None:
+    """Whatever its texts hold; the handler's limit is as before."""
+    pool = asyncpg_database.resource
+    inbox: Inbox[Any] = Inbox(pool)
+    await inbox.open(create=True)
+    entry = Entry(20_000, "/it's \\', (SELECT 1)); DROP TABLE effects; --", "$1 {id} %s")
+    assert isinstance(inbox.opener, QuickOpener)
+    for again, inserted in ((False, True), (False, False), (True, True)):
+        statements = inbox.table.text("g", "h", entry, again)
+        transaction, found = await inbox.opener.begin_with(statements)
+        assert found is inserted
+        if found:
+            assert await transaction.connection.fetchval("SHOW lock_timeout") == "0"
+            await transaction.commit()
+        await transaction.close()
+    rows = await pool.fetch("SELECT day, consumer, handler, source, id, run FROM protoflow_inbox")
+    assert [tuple(row) for row in rows] == [(20_000, "g", "h", entry.source, entry.id, 2)]
+    await inbox.close()
 
 
 async def test_a_batch_waits_for_none_of_its_entries_without_bound(

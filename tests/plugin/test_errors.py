@@ -50,10 +50,10 @@ ONE_MISTAKE = {
     message('topic: ".a"'): "a segment between dots is empty",
     message('topic: "a..b"'): "a segment between dots is empty",
     message('topic: "a."'): "a segment between dots is empty",
-    message('topic: "{topic}.x"'): "{topic} means something only in dead_letter.topic",
+    message('topic: "{topic}.x"'): "{topic} is only allowed in dead_letter.topic",
     message('topic: "x" type: ""'): "type is empty",
     message('topic: "x" type: " x"'): "type is ' x'; remove spaces",
-    message('topic: "x" source: "{A}"'): "source is '{A}'; write variables",
+    message('topic: "x" source: "{A}"'): "source is '{A}'; use {name} with",
     message('topic: "x" data_schema: ""'): "data_schema is empty",
     message(
         'topic: "x" aliases: "a" aliases: "a"'
@@ -62,7 +62,8 @@ ONE_MISTAKE = {
         'topic: "x" aliases: "shop.v1.X"'
     ): "alias 'shop.v1.X' is named twice or is the type itself",
     message('topic: "x" encoding: ENCODING_UNSPECIFIED'): (
-        "encoding is ENCODING_UNSPECIFIED, which is no value; use ENCODING_PROTOBUF, ENCODING_JSON"
+        "encoding is ENCODING_UNSPECIFIED, which is not allowed; use ENCODING_PROTOBUF, "
+        "ENCODING_JSON"
     ),
     field(f"string a = 1 {KEY}; bytes b = 2 {KEY};"): (
         "shop.v1.X: a and b are both marked as partition_key; keep the mark on one of them"
@@ -87,9 +88,11 @@ ONE_MISTAKE = {
     delivery("timeout: {}"): "timeout is 0; use more than 0 or remove it",
     delivery("timeout: {seconds: -1}"): "timeout is negative",
     delivery("timeout: {nanos: -1}"): "timeout is negative",
-    delivery("timeout: {seconds: 1 nanos: -1}"): "timeout has seconds and nanos of different signs",
+    delivery(
+        "timeout: {seconds: 1 nanos: -1}"
+    ): "timeout has seconds and nanos with different signs",
     delivery("timeout: {seconds: 315360000}"): "timeout is 315360000 s, more than a year; use less",
-    delivery("timeout: {nanos: 1000000000}"): "timeout has 1000000000 nanos; use less",
+    delivery("timeout: {nanos: 1000000000}"): "timeout has 1000000000 nanos; use fewer",
     delivery("retry: {max_backoff: {seconds: 315360000}}"): "max_backoff is 315360000 s, more than",
     delivery("ordering: ORDERING_PER_KEY"): "ordering is per key, but shop.v1.A has no key",
     delivery("ordering: ORDERING_UNSPECIFIED"): "ordering is ORDERING_UNSPECIFIED",
@@ -103,10 +106,13 @@ ONE_MISTAKE = {
     consume('consumer_group: ""'): "consumer_group is empty",
     consume('consumer_group: "a b"'): "consumer_group is 'a b'; use letters",
     consume(GROUP.format("g" * 199)): (
-        "shop.v1.S.M: the dead-letter topic, {topic}..{group}..dead unless set, filled in has 208 "
+        "shop.v1.S.M: the dead-letter topic (default {topic}..{group}..dead) with its variables "
+        "filled in has 208 "
         "characters; use at most 200: shorten topic or consumer_group, or set dead_letter.topic"
     ),
-    delivery(f'dead_letter: {{topic: "{{group}}-{"x" * 192}"}}'): "dead_letter.topic filled in has",
+    delivery(
+        f'dead_letter: {{topic: "{{group}}-{"x" * 192}"}}'
+    ): "dead_letter.topic with its variables filled in has",
     delivery(
         'dead_letter: {topic: "{topics}.dead"}'
     ): "'{topics}.dead'; write {topic} for {topics}",
@@ -116,13 +122,13 @@ ONE_MISTAKE = {
         'topic: "${region}.a"'
     ): "topic is '${region}.a'; write variables as {name}, without '$'",
     consume('topic: "?"'): "shop.v1.S.M: topic is '?'; use letters",
-    consume("batch: {max_messages: 2}"): "batch means nothing without a stream of inputs",
+    consume("batch: {max_messages: 2}"): "batch has no effect without a stream of inputs",
     "message N {} service S { rpc M(N) returns (google.protobuf.Empty) "
-    "{ option (protoflow.v1.consume) = {}; } }": "no topic to consume; set (protoflow.v1.consume)",
+    "{ option (protoflow.v1.consume) = {}; } }": "has no topic to consume; set",
     MESSAGES + "message N {} service S { rpc M(A) returns (N) "
     "{ option (protoflow.v1.consume) = {}; option (protoflow.v1.publish) = {}; } }": (
-        "no topic to publish; set (protoflow.v1.publish).topic, or (protoflow.v1.message).topic "
-        "on shop.v1.N"
+        "has no topic to publish; set (protoflow.v1.publish).topic, or "
+        "(protoflow.v1.message).topic on shop.v1.N"
     ),
     MESSAGES + "service S { rpc M(A) returns (B) { option (protoflow.v1.consume) = {}; } }": (
         "returns shop.v1.B but does not publish it"
@@ -132,24 +138,24 @@ ONE_MISTAKE = {
     ),
     MESSAGES + "service S { rpc M(A) returns (google.protobuf.Empty) "
     "{ option (protoflow.v1.consume) = {}; option (protoflow.v1.publish) = {}; } }": (
-        "publishes google.protobuf.Empty"
+        "would publish google.protobuf.Empty"
     ),
     MESSAGES + "service S { rpc M(A) returns (stream google.protobuf.Empty) "
-    "{ option (protoflow.v1.consume) = {}; } }": "returns a stream of nothing",
+    "{ option (protoflow.v1.consume) = {}; } }": "returns a stream of Empty",
     MESSAGES + "service S { rpc M(stream A) returns (google.protobuf.Empty) "
     "{ option (protoflow.v1.consume) = {batch: {max_messages: 0}}; } }": "max_messages is 0",
     MESSAGES + "service S { rpc M(stream A) returns (google.protobuf.Empty) "
     "{ option (protoflow.v1.consume) = {batch: {max_wait: {}}}; } }": "max_wait is 0",
     MESSAGES + 'service S { option (protoflow.v1.service).consumer_group = "g"; }': (
-        "(protoflow.v1.service) means nothing on a service that consumes nothing"
+        "(protoflow.v1.service) has no effect on a service that consumes nothing"
     ),
     'option (protoflow.v1.file).topic_prefix = "a b.";' + MESSAGES: "topic_prefix is 'a b.x'",
     'option (protoflow.v1.file).topic_prefix = "shop";' + MESSAGES: (
-        "topic_prefix is 'shop', which goes literally before each topic: 'orders' becomes "
+        "topic_prefix is 'shop', which is put before each topic unchanged: 'orders' becomes "
         "'shoporders'; end it with '.', '-' or '_'"
     ),
     'option (protoflow.v1.file).topic_prefix = "shop.";' + message('topic: "shop.x"'): (
-        "shop.v1.X: topic is 'shop.x', and topic_prefix goes before it: 'shop.shop.x'; write 'x'"
+        "shop.v1.X: topic is 'shop.x', and topic_prefix is put before it: 'shop.shop.x'; write 'x'"
     ),
     'option (protoflow.v1.file).delivery.dead_letter.topic = "{topic}.dead";': (
         "orders.proto:6:1: shop.v1: dead_letter.topic lacks {group}"
@@ -225,7 +231,7 @@ def test_settings_of_a_subscription_differ(
     text = subscription(f"A delivery: {{ {first} }}", f"B delivery: {{ {second} }}")
     (line,) = generate(text).errors
     assert f"shop.v1.S.M1: {name} is " in line
-    assert "in shop.v1.S.M0, but both consume t in the group shop.v1.S" in line
+    assert "in shop.v1.S.M0, although both consume t in the group shop.v1.S" in line
 
 
 def test_effects_of_a_broadcast(generate: Generate) -> None:
@@ -286,7 +292,7 @@ def test_paths_that_cannot_be_imported(generate: Generate, path: str) -> None:
         assert "a/class_protoflow.py" in generate({path: HEAD + MESSAGES}).files
         return
     (line,) = generate({path: HEAD + MESSAGES}).errors
-    assert "so that no module there can be imported; rename the file or directory" in line
+    assert "so that Python cannot import its modules; rename the file or directory" in line
 
 
 @pytest.mark.parametrize(
@@ -303,7 +309,7 @@ def test_directories_that_are_hidden(generate: Generate, path: str, hider: str) 
     directory = path.rpartition("/")[0]
     (line,) = generate({path: HEAD + MESSAGES}).errors
     assert line.startswith(f"{path}: shop.v1: {directory}/ is hidden in Python by {hider}, so that")
-    assert "rename the directory, or move its modules into a package and say so: " in line
+    assert "rename the directory, or move its modules into a package with " in line
     assert line.endswith(f"--protoflow_opt=import_map={directory}/=PACKAGE")
     moved = generate({path: HEAD + MESSAGES}, f"import_map={directory}/=my.pkg")
     assert "from my.pkg import x_pb2" in moved.only
@@ -335,7 +341,7 @@ def test_file_names_in_another_normal_form(generate: Generate, path: str, form: 
         assert made.only
         return
     (line,) = made.errors
-    assert "is not in the Unicode normal form (NFKC) that Python turns names into" in line
+    assert "is not in the Unicode normal form (NFKC) to which Python converts names" in line
 
 
 def test_protodevel_files_have_modules(generate: Generate) -> None:
@@ -366,17 +372,17 @@ def test_a_service_that_is_called_like_the_event_producer(generate: Generate) ->
 
 LOOPS = {
     'rpc L(A) returns (A) { C = {topic: "x"}; P = {topic: "x"}; }': (
-        "shop.v1.S.L: publishes shop.v1.A to x, from where it consumes it"
+        "shop.v1.S.L: publishes shop.v1.A to x, from which it consumes it"
     ),
     'rpc L(A) returns (stream A) { C = {topic: "x"}; P = {topic: "x"}; }': (
-        "shop.v1.S.L: publishes shop.v1.A to x, from where it consumes it"
+        "shop.v1.S.L: publishes shop.v1.A to x, from which it consumes it"
     ),
     'rpc L(A) returns (B) { C = {delivery: {dead_letter: {topic: "b"}}}; P = {}; }': (
         "shop.v1.S.L: dead_letter.topic is b, to which the method publishes its outputs"
     ),
     'rpc L(A) returns (E) { C = {topic: "x" delivery: {dead_letter: {topic: "y"}}}; }'
     'rpc M(A) returns (E) { C = {topic: "y" delivery: {dead_letter: {topic: "x"}}}; }': (
-        "shop.v1.S.L: dead letters go round for ever: shop.v1.S.L sends those of x to y, shop.v1"
+        "shop.v1.S.L: dead letters circulate for ever: shop.v1.S.L sends those of x to y, shop.v1"
         ".S.M sends those of y to x; choose another dead_letter.topic in one of them"
     ),
     'rpc L(A) returns (E) { C = {topic: "x" delivery: {dead_letter: {topic: "y"}}}; }'
@@ -428,21 +434,24 @@ def test_a_prefix_goes_before_a_dead_letter_topic(generate: Generate) -> None:
     text = generate(prefix + delivery('dead_letter: {topic: "{topic}..{group}..lost"}')).only
     assert 'topic="{topic}..{group}..lost"' in text
     (line,) = generate(prefix + delivery('dead_letter: {topic: "shop.failed"}')).errors
-    assert "dead_letter.topic is 'shop.failed', and topic_prefix goes before it" in line
+    assert "dead_letter.topic is 'shop.failed', and topic_prefix is put before it" in line
 
 
 def test_a_mark_inside_a_field_is_no_key(generate: Generate) -> None:
     text = "message Deep { option (protoflow.v1.message).topic = 'd'; K inner = 1; }"
     rpc = RPC.format("delivery: {ordering: ORDERING_PER_KEY}").replace("(A)", "(Deep)")
     (line,) = generate(f"{MESSAGES} {text} service S {{ {rpc} }}").errors
-    assert "shop.v1.Deep has no key (the mark on shop.v1.Deep.inner.id lies deeper); mark" in line
+    assert (
+        "shop.v1.Deep has no key (shop.v1.Deep.inner.id is marked, but in a nested message); mark"
+        in line
+    )
     assert "mark a field of the message itself with (protoflow.v1.field).partition_key" in line
 
 
 def test_import_map_takes_no_file(generate: Generate) -> None:
     made = generate({"shop/v1/a.proto": HEAD + MESSAGES}, "import_map=shop/v1/a.proto=x.y")
     assert made.error == (
-        "parameter import_map names the file shop/v1/a.proto; it takes directories: "
+        "parameter import_map names the file shop/v1/a.proto; use a directory: "
         "import_map=shop/v1/=x.y"
     )
 

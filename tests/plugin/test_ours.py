@@ -76,7 +76,7 @@ def test_an_option_that_may_be_either_is_reported(
     (line,) = generate({"acme/opts.proto": FOREIGN, "x.proto": text}, wanted=["x.proto"]).errors
     assert line.startswith("x.proto:7:")
     assert f"option number {number} of google.protobuf.{options}" in line
-    assert f"is that of (protoflow.v1.{OUR_NAMES[name]}) and that of (acme.{name}) in" in line
+    assert f"belongs to (protoflow.v1.{OUR_NAMES[name]}) and to (acme.{name}) in" in line
     assert "acme/opts.proto" in line
     assert f"give (acme.{name}) another number, or do not import both files here" in line
 
@@ -101,7 +101,7 @@ def test_other_kinds_of_options_stay_ours_beside_a_clash(generate: Generate) -> 
     assert 'topic="event"' in generate(protos, wanted=["x.proto"]).only
     protos["x.proto"] = text.replace("id = 1;", "id = 1 [(acme.Scope.column).primary = true];")
     (line,) = generate(protos, wanted=["x.proto"]).errors
-    assert "that of (acme.Scope.column) in acme/opts.proto" in line
+    assert "to (acme.Scope.column) in acme/opts.proto" in line
 
 
 @pytest.mark.parametrize("imports", ['import public "{}";', 'import "{}";'])
@@ -128,4 +128,4 @@ def test_options_proto_under_another_path_is_reported(compile_request: Compile) 
                 file.dependency[index] = "vendor/protoflow/v1/options.proto"
     (line,) = answer(request).errors
     assert line.startswith("orders.proto:")
-    assert 'vendor/protoflow/v1/options.proto, which is taken for another file than "pro' in line
+    assert 'vendor/protoflow/v1/options.proto, which is not the same file as "pro' in line

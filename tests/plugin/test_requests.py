@@ -186,7 +186,7 @@ def _nested(message: DescriptorProto, depth: int) -> None:
 BROKEN = {
     "no such file": (
         lambda r, f: r.file_to_generate.append("nope.proto"),
-        "'nope.proto' is to be generated, but the request does not hold it",
+        "'nope.proto' must be generated, but the request lacks it",
     ),
     "no such input": (
         lambda r, f: put(f.service[0].method[0], "input_type", ".no.Such"),

@@ -49,10 +49,10 @@ INSTALLED = ("google/protobuf/", "protoflow/", "mypy_protobuf/")
 # What may be wrong with names that were never meant for Python: nothing but these.
 EXPECTED = re.compile(
     r"^(?P<file>[^:]+):(\d+:\d+:)? (?P<name>[\w.]+): (becomes \w+ in Python, as [\w.]+ does; .*"
-    r"|\w+ is a keyword of Python, which no module can name; rename the message"
+    r"|\w+ is a keyword of Python, so no module can import it; rename the message"
     r"|'\w+' in the path of \S+ is (a keyword of|no) Python.*"
     r"|\S+ is hidden in Python by .*"
-    r"|the dead-letter topic, .* filled in has \d+ characters; use at most 200: .*)$"
+    r"|the dead-letter topic .* filled in has \d+ characters; use at most 200: .*)$"
 )
 
 

@@ -17,6 +17,8 @@ from protoflow.scheduling.job import Job
 from protoflow.scheduling.settler import Settler
 from protoflow.stats.handlers import SentMessages
 
+from tests.waiting import run_virtually
+
 
 class Broker:
     """A transport and a subscription that answer on request."""
@@ -146,7 +148,7 @@ def test_each_entry_of_a_flush_is_answered_by_itself(groups: list[list[str]]) ->
         await made.settler.drained()
         assert got == {index: expected.get(index) for index in range(len(groups))}
 
-    asyncio.run(run())
+    run_virtually(run())
 
 
 @given(st.lists(st.lists(st.sampled_from(list(SettleResult)), min_size=3, max_size=3), max_size=5))
@@ -173,7 +175,7 @@ def test_a_settlement_of_which_nothing_is_known_is_repeated_as_it_is(
         assert len(made.answers) == 3, "each has exactly one answer"
 
     with patch("protoflow.scheduling.settler._FIRST_WAIT", 0.001):
-        asyncio.run(run())
+        run_virtually(run())
 
 
 async def test_when_settling_fails_as_a_whole_it_is_repeated() -> None:

@@ -41,7 +41,7 @@ def look_for(patch: Path, seeds: int) -> tuple[bool, str]:
     where = f"{patch.stem} ({transport_of(patch)})"
     if found is None:
         return False, f"{where}: NOT FOUND by {seeds} seeds"
-    return True, f"{where}: seed {found.seed}, {found.invariant}"
+    return found.repeatable, f"{where}: seed {found.seed}, {found.invariant}"
 
 
 def main() -> int:

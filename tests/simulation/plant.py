@@ -16,10 +16,15 @@ PATCHES = sorted((HERE / "planted").glob("*.patch"))
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to: the seed, and the invariant that did not hold; empty is nothing."""
+    """What a search came to: the seed, and the invariant that did not hold."""
 
     seed: int
     invariant: str
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the seed made the same trace twice."""
+        return "not repeatable" not in self.invariant
 
 
 def transport_of(patch: Path) -> str:

@@ -39,7 +39,8 @@ def main(transport: str, seeds: str, *options: str) -> None:
             invariants=INVARIANTS,
         )  # fmt: skip
     except SimulationFailed as failed:
-        print(failed.seed.number, failed.failure.invariant)
+        repeatable = "" if failed.divergence is None else ", not repeatable"
+        print(failed.seed.number, f"{failed.failure.invariant}{repeatable}")
         if "--explain" in options:
             print(failed, file=sys.stderr)
         return

@@ -18,7 +18,9 @@ QUICK = ("dead-letter-of-all-groups", "failures-are-not-counted", "failed-fetch-
 @pytest.mark.parametrize("name", QUICK)
 def test_a_planted_bug_is_found(name: str, tmp_path: Path) -> None:
     patch = next(each for each in PATCHES if each.stem == name)
-    assert search(patch, tmp_path, seeds=30) is not None
+    found = search(patch, tmp_path, seeds=30)
+    assert found is not None
+    assert found.repeatable
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)

@@ -52,6 +52,7 @@ def test_no_other_package_may_import_the_client_of_a_transport(record: BuiltInTr
     package = f"protoflow.transports.{record.module.partition('.')[0]}"
     shared = {
         "yarl": ["protoflow.web"],  # aiohttp's API takes it, too
+        "aiohttp": ["protoflow.http_server", "protoflow.web"],  # the pages are served, too
         "asyncpg": ["protoflow.outbox", "protoflow.inbox.inbox"],  # the latter its types only
     }
     for client in record.clients:

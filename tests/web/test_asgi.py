@@ -14,8 +14,9 @@ from aiohttp import web
 from fastapi import FastAPI
 from protoflow import Service
 from protoflow.errors import RegistrationError
+from protoflow.http_server import bodies
 from protoflow.message import Message
-from protoflow.web import application, asgi, response
+from protoflow.web import application, response
 
 from tests.middleware.harness import NAME, config, nothing, put, running, worker
 from tests.web.clients import ASGI, DEAD, bearer, broken
@@ -127,7 +128,7 @@ async def test_other_protocols() -> None:
 
 
 async def test_a_body_that_does_not_come_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "_PATIENCE", 0.05)
+    monkeypatch.setattr(bodies, "PATIENCE", 0.05)
     async with running(worker(nothing), virtual_time=False) as service:
         app = service.service.asgi_app()
         scope = {

@@ -13,8 +13,8 @@ import pytest
 from aiohttp import ClientSession, UnixConnector, web
 from protoflow import Config, Context, Service
 from protoflow.errors import ConfigError, RegistrationError
+from protoflow.http_server.deadlines import Deadlines
 from protoflow.testing import TestedService
-from protoflow.web.deadlines import Deadlines
 
 from tests.middleware.harness import NAME, config, nothing, put, running, worker
 

@@ -1,11 +1,11 @@
-"""The files: a message is written once, and linked into every group that is to handle it.
+"""The files: a message is written once, and linked into every group that must handle it.
 
     <root>/<topic>/log/<entry>                  every message of the topic
-    <root>/<topic>/group.<name>/ready/<entry>   what a member of the group may claim
-    <root>/<topic>/group.<name>/held/<entry>    what a member has claimed
+    <root>/<topic>/group.<name>/ready/<entry>   messages that a member of the group may claim
+    <root>/<topic>/group.<name>/held/<entry>    messages that a member has claimed
 
-A file never changes. Its name changes, by `os.rename`, which happens as a whole, so a process that
-is killed leaves nothing half done.
+The content of a file never changes. Changes are made to its name by `os.rename`, which is atomic,
+so a process that is killed leaves no change half done.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from protoflow.message import Message
 class Entry(NamedTuple):
     """The name of a file. Names sort by sequence."""
 
-    sequence: str  # begins with when it was published, in ns
+    sequence: str  # begins with the time of publishing, in ns
     key: str = ""  # the hash of the key
-    claim: str = ""  # distinguishes one claim from another
-    time: int = 0  # in ms: when it may be claimed, and in `held` when the lease ends
+    claim: str = ""  # a unique id of the claim
+    time: int = 0  # in ms: when it may be claimed; in `held`, when the lease ends
     deliveries: int = 0
     failures: int = 0
     first_failure: int = 0  # in ms
-    marks: int = 0  # runs alone that began and did not end
+    marks: int = 0  # runs in isolation that began and did not end
 
     @classmethod
     def parse(cls, name: str) -> "Entry":
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """When it was published, in seconds since the epoch."""
+        """The time of publishing, in seconds since the epoch."""
         return int(self.sequence[:20]) / 1e9
 
 
@@ -52,7 +52,7 @@ class Group:
         self.path, self.ready, self.held = path, path / "ready", path / "held"
 
     def due(self, now: int, lane: Callable[[Entry], str]) -> Iterator[Entry]:
-        """What may be claimed now, in order. What is held or waits holds back its lane."""
+        """Yields the entries that may be claimed now, in order, without those of blocked lanes."""
         blocked = {*map(lane, map(Entry.parse, os.listdir(self.held)))}
         for entry in map(Entry.parse, sorted(os.listdir(self.ready))):
             if lane(entry) == "" or lane(entry) not in blocked:
@@ -62,22 +62,22 @@ class Group:
                     blocked.add(lane(entry))
 
     def hold(self, entry: Entry, held: Entry) -> bool:
-        """Claims a message, or changes a claim. False: it is not there any more."""
+        """Claims a message, or changes a claim. Returns False if the message is gone."""
         source = self.held if entry.claim else self.ready
         return move(source / str(entry), self.held / str(held))
 
     def free(self, held: Entry, entry: Entry) -> bool:
-        """Lets any member claim a message again. False: it is not held any more."""
+        """Lets any member claim a message again. Returns False if it is not held any more."""
         return move(self.held / str(held), self.ready / str(entry._replace(claim="")))
 
     def expire(self, now: int) -> None:
-        """Frees what is held under a lease that has ended."""
+        """Frees messages whose lease has ended."""
         for held in map(Entry.parse, os.listdir(self.held)):
             if held.time < now:
                 self.free(held, held._replace(time=0))
 
     def size(self) -> int:
-        """How many messages are not settled."""
+        """Returns how many messages are not settled."""
         return len(os.listdir(self.ready)) + len(os.listdir(self.held))
 
 
@@ -89,7 +89,7 @@ class Topic:
         self.log = self.path / "log"
 
     def group(self, name: str) -> Group:
-        """The files of a group, whether or not it exists."""
+        """Returns the files of a group, whether or not it exists."""
         return Group(self.path / f"group.{short(name)}")
 
     def create_group(self, name: str, *, from_start: bool) -> None:
@@ -97,7 +97,8 @@ class Topic:
         group, draft = self.group(name), Group(self.path / f"draft.{short(name)}")
         if group.path.exists():
             return
-        shutil.rmtree(draft.path, ignore_errors=True)  # of a process that was killed here
+        # left behind by a process that was killed here
+        shutil.rmtree(draft.path, ignore_errors=True)
         for path in (draft.ready, draft.held):
             path.mkdir(parents=True)
         for entry in self.entries() if from_start else ():
@@ -118,16 +119,16 @@ class Topic:
         move(draft, None if group else self.log / draft.name)
 
     def entries(self, after: str = "") -> list[str]:
-        """The names of the messages that are kept, oldest first."""
+        """Returns the names of the stored messages, oldest first."""
         return sorted(file.name for file in self.log.glob("*") if file.name > after)
 
     def remove(self, names: Iterable[str]) -> int:
-        """Removes messages that are kept. Returns how many there were."""
+        """Removes stored messages; returns how many existed."""
         return sum(move(self.log / name, None) for name in names)
 
 
 def move(source: Path, target: Path | None) -> bool:
-    """Renames a file, or removes it. False: it is not there."""
+    """Renames or removes a file. Returns False if it does not exist."""
     try:
         source.rename(target) if target else source.unlink()
     except FileNotFoundError:
@@ -136,28 +137,28 @@ def move(source: Path, target: Path | None) -> bool:
 
 
 def short(name: str) -> str:
-    """A topic or group as a file name; a long one is cut and ends in its hash."""
+    """Returns a file name for a topic or group; a long name is cut and ends in its hash."""
     return name if len(name) <= 200 else f"{name[:150]}~{digest(name.encode())}"
 
 
 def digest(value: bytes) -> str:
-    """The hash of a key or name, as part of a file name; empty for nothing."""
+    """Returns the hash of a key or name as part of a file name; empty for an empty value."""
     return hashlib.sha256(value).hexdigest()[:20] if value else ""
 
 
 def encode(message: Message, limit: int) -> bytes:
-    """A message as a line of JSON and the payload. Raises ValueError or TypeError."""
+    """Returns a line of JSON followed by the payload. Raises ValueError or TypeError."""
     payload = b"" if message.payload is None else message.payload
     if len(payload) > limit:
         raise ValueError(f"its payload has more than {limit} bytes")
-    "".join([*message.metadata, *message.metadata.values()])  # JSON would take numbers, too
+    "".join([*message.metadata, *message.metadata.values()])  # JSON would accept numbers, too
     key = None if message.key is None else message.key.hex()
     head = [message.id, key, message.payload is None, dict(message.metadata)]
     return b"\n".join([json.dumps(head).encode(), payload])
 
 
 def decode(content: bytes, topic: str, sequence: str) -> tuple[Message, str | None]:
-    """The message in a file, and why it cannot be read."""
+    """Returns the message in a file, and the reason if it cannot be read."""
     line, _, payload = content.partition(b"\n")
     try:
         id, key, tombstone, metadata = json.loads(line)

@@ -33,13 +33,13 @@ Results = Sequence[errors.PublishError | None]
 class Options:
     """The options of `directory://`."""
 
-    sync: bool = True  # whether a message is on the disk before it is confirmed
-    max_message_bytes: int = 16 * 1024 * 1024  # the largest payload
+    sync: bool = True  # whether a message is written to the disk before it is confirmed
+    max_message_bytes: int = 16 * 1024 * 1024  # the largest payload, in bytes
     retention: float = 7 * 86400.0  # seconds for which messages are kept for later groups
 
 
 def create(settings: api.TransportSettings) -> "DirectoryTransport":
-    """The transport for a URL: what the entry point names."""
+    """Returns the transport for a URL. The entry point names this function."""
     query, config = settings.url.query, settings.options
     return DirectoryTransport(settings, api.parse_options(Options, query, config, "directory"))
 
@@ -63,24 +63,25 @@ class DirectoryTransport:
         self._owner, self._last = uuid.uuid4().hex[:8], 0
 
     def run(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Runs a call in the one thread that uses the files, while no other process does."""
+        """Runs a call in the only thread that uses the files, under a lock between processes."""
         return asyncio.get_running_loop().run_in_executor(self._executor, self._alone, call, args)
 
     def _alone(self, call: Callable[..., Any], args: Sequence[Any]) -> Any:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
-            with (self._root / "~lock").open("w") as lock:  # no topic has such a name
-                fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the file is closed
+            # `~` is not allowed in the names of topics
+            with (self._root / "~lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file frees the lock
                 return call(*args)
         except OSError as error:
             raise errors.ConnectionFailedError(f"{self._root}: {error}") from error
 
     def topic(self, name: str) -> Topic:
-        """The files of a topic."""
+        """Returns the files of a topic."""
         return Topic(self._root, name)
 
     def time(self, delay: float = 0.0) -> int:
-        """Now, or some seconds later, in milliseconds since the epoch."""
+        """Returns the time now or in some seconds, in milliseconds since the epoch."""
         return round((self.settings.clock.now() + delay) * 1000)
 
     async def open(self) -> None:
@@ -88,7 +89,7 @@ class DirectoryTransport:
         await self.run(self._root.is_dir)
 
     async def close(self) -> None:
-        """Gives back what is held; the groups of broadcasts go."""
+        """Releases unsettled messages, and removes the groups of broadcasts."""
         while self._subscriptions:
             await (subscription := self._subscriptions.pop()).close()
             if subscription.settings.broadcast:
@@ -96,7 +97,7 @@ class DirectoryTransport:
         self._executor.shutdown(wait=False)
 
     def health(self) -> str | None:
-        """None if the directory exists."""
+        """Returns None if the directory exists, else the problem."""
         return None if self._root.is_dir() else f"{self._root} does not exist"
 
     async def ensure(self, topology: api.Topology, mode: api.TopologyMode) -> None:
@@ -123,18 +124,18 @@ class DirectoryTransport:
             topic.create_group(each.group, from_start=each.start is api.Start.EARLIEST)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Results]:
-        """Publishes, in the order of the calls."""
+        """Publishes messages in the order of the calls."""
         return self.run(list, map(self.publish, messages))
 
     def publish(self, message: Message, group: Group | None = None) -> errors.PublishError | None:
-        """Writes a message for all groups of its topic, or for one."""
+        """Writes a message for all groups of its topic, or for one group."""
         due = self.time(message.delay) if message.delay else 0
         self._last = max(self._last + 1, time.time_ns())
         try:
             content = encode(message, self.options.max_message_bytes)
             entry = Entry(f"{self._last:020d}{self._owner}", digest(message.key or b""), time=due)
             self.topic(message.topic).publish(content, entry, group, sync=self.options.sync)
-        except (TypeError, ValueError, AttributeError) as error:  # it will never work
+        except (TypeError, ValueError, AttributeError) as error:  # writing it again cannot succeed
             return errors.PublishRefusedError(f"message {message.id!r} cannot be stored: {error}")
         except OSError as error:
             return errors.PublishError(f"message {message.id!r} was not written: {error}")
@@ -143,7 +144,7 @@ class DirectoryTransport:
         return None
 
     async def subscribe(self, settings: Settings, listener: Listener) -> "Subscription":
-        """Joins the group; a broadcast gets one of its own."""
+        """Joins the group; a broadcast gets a group of its own."""
         topic, name = self.topic(settings.topic), settings.group
         if settings.broadcast:
             name = f"{uuid.uuid4().hex}.{name}"
@@ -153,13 +154,13 @@ class DirectoryTransport:
         return subscription
 
     async def lag(self, topic: str, group: str) -> api.Lag:
-        """How many messages of a group are not settled."""
+        """Returns how many messages of a group are not settled."""
         return api.Lag(messages=await self.run(self.topic(topic).group(group).size))
 
     async def read_topic(
         self, topic: str, *, start: api.Start | float, follow: bool
     ) -> AsyncIterator[api.TopicRecord]:
-        """Yields what the topic keeps."""
+        """Yields the stored messages of the topic."""
         files = self.topic(topic)
         if not files.log.is_dir():
             raise errors.TopologyError(f"topic {topic} does not exist")
@@ -176,7 +177,7 @@ class DirectoryTransport:
             await asyncio.sleep(0.1)
 
     def read(self, topic: str, names: list[str], kind: type[Any]) -> Iterator[Any]:
-        """The messages of a topic as records of a kind, without those that were removed."""
+        """Yields the messages of a topic as records of a kind; skips those that were removed."""
         for name in names:
             if (file := self.topic(topic).log / name).exists():
                 entry = Entry.parse(name)
@@ -185,14 +186,14 @@ class DirectoryTransport:
 
 
 class Subscription(QueueSubscription):
-    """What the files of a group do for one subscription; the kit does the rest."""
+    """Works on the files of a group for one subscription; the kit does the rest."""
 
     def __init__(
         self, transport: DirectoryTransport, group: Group, settings: Settings, listener: Listener
     ) -> None:
         self.transport, self.group = transport, group
         self._run, self._time = transport.run, transport.time
-        self._held: dict[str, Entry] = {}  # what is claimed here, by receipt
+        self._held: dict[str, Entry] = {}  # the claims of this subscription, by receipt
         source = QueueSource(
             fetch=partial(self._run, self._fetch), renew=partial(self._run, self._renew),
             settle=lambda settlements: self._run(list, map(self._settle, settlements)), poll=0.1,
@@ -200,13 +201,13 @@ class Subscription(QueueSubscription):
         super().__init__(source, settings, listener, transport.settings.clock)
 
     def _lane(self, entry: Entry) -> str:
-        """What must be handled in order, one at a time; empty: it waits for nobody."""
+        """Returns the lane of an entry, which is handled one by one; empty: no lane."""
         lanes = {api.Ordering.PER_KEY: entry.key, api.Ordering.PER_PARTITION: "all"}
         return lanes.get(self.settings.ordering, "")
 
     def _fetch(self, max_messages: int, max_bytes: int) -> list[Delivery]:
         now, end, taken = self._time(), self._time(self.settings.lease), list[Delivery]()
-        self.group.expire(now)  # leases of processes that were killed
+        self.group.expire(now)  # frees the claims of processes that were killed
         for entry in islice(self.group.due(now, self._lane), max_messages):
             content = (self.group.ready / str(entry)).read_bytes()
             if taken and len(content) > max_bytes:
@@ -243,7 +244,7 @@ class Subscription(QueueSubscription):
         return [each for each in deliveries if not self._change(each, time=end)]
 
     def _change(self, delivery: Delivery, **fields: Any) -> bool:
-        """Changes the name of a claimed file. False: it is not held any more."""
+        """Renames the file of a claim. Returns False if it is not held any more."""
         held = self._held.pop(delivery.receipt, None)
         if held is None or not self.group.hold(held, new := held._replace(**fields)):
             return False
@@ -251,7 +252,7 @@ class Subscription(QueueSubscription):
         return True
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """See `Isolation`: the delivery itself, for its name keeps the start marks."""
+        """See `Isolation`. It is the delivery itself, because its file name keeps the marks."""
         held = None if delivery is None else self._held.get(delivery.receipt)
         return None if delivery is None or held is None else (delivery, held.marks)
 
@@ -267,27 +268,27 @@ class Subscription(QueueSubscription):
 
 
 class DeadLetterStore:
-    """Implements `DeadLetterStore`: the messages that a dead-letter topic keeps."""
+    """Implements `DeadLetterStore`: the messages that are stored in a dead-letter topic."""
 
     def __init__(self, transport: DirectoryTransport) -> None:
         self.transport, self.sources = transport, DeadLetterSources()
 
     async def count(self, topic: str) -> int:
-        """How many there are."""
+        """Returns the number of dead letters."""
         return len(await self.transport.run(self.transport.topic(topic).entries))
 
     @asynccontextmanager
     async def scan(
         self, topic: str, *, after: str = "", ids: Collection[str] | None = None
     ) -> AsyncIterator["Scan"]:
-        """Begins a scan; it takes every message, whatever `ids` says."""
+        """Begins a scan. It reads every message and ignores `ids`."""
         if after and after.count(".") != str(Entry("")).count("."):
             raise ValueError(f"after: {after!r:.100} is not the position of a dead letter")
         names = await self.transport.run(self.transport.topic(topic).entries, after)
         yield Scan(self, topic, names)
 
     async def clear(self, topic: str) -> int:
-        """Removes all."""
+        """Removes all dead letters; returns their number."""
         files = self.transport.topic(topic)
         return int(await self.transport.run(lambda: files.remove(files.entries())))
 
@@ -301,7 +302,7 @@ class Scan:
         self._records = self._transport.read(topic, names, api.DeadLetterRecord)
 
     async def take(self, limit: int) -> Records:
-        """The next records."""
+        """Returns the next records."""
         return [*await self._transport.run(list, islice(self._records, limit))]
 
     async def replay(self, records: Records, *, to_origin: bool) -> Sequence[Exception | None]:

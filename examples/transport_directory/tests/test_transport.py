@@ -1,4 +1,4 @@
-"""The acceptance suite for transports, run against this one."""
+"""The acceptance suite for transports, run against this transport."""
 
 import sys
 from pathlib import Path
@@ -10,12 +10,12 @@ from protoflow_directory.transport import Subscription
 
 
 async def end_session(subscription: Subscription) -> None:
-    """Frees what is held, as if the leases had ended."""
+    """Frees held messages, as if their leases had ended."""
     await subscription.transport.run(subscription.group.expire, sys.maxsize)
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> TransportTarget:
-    """An empty directory for each case."""
+    """Provides an empty directory for each case."""
     url, options = f"directory://{tmp_path}/broker", {"sync": False}
     return TransportTarget(url=url, options=options, end_session=end_session)

@@ -1,8 +1,9 @@
-"""AsyncAPI 3.1 documents of a contract; they only depend on specifications.
+"""AsyncAPI 3.1 documents of a contract.
 
 `document` makes plain data of a `Catalog`; `to_yaml`, `to_json` and `to_html` write it.
 Without a `Deployment`, the document describes the .proto files only; `protoflow.deployment` makes a
-`Deployment` from the configuration of a service.
+`Deployment` from the configuration of a service. This package depends on specs only, so that the
+plugin can use it, too.
 """
 
 from __future__ import annotations

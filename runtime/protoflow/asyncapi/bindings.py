@@ -17,11 +17,11 @@ TOPIC, DEAD_LETTER, RETRY = "topic", "dead-letter", "retry"
 
 @dataclass_record
 class RetryChannel:
-    """The place at the broker where a group's failed messages wait.
+    """The channel at the broker in which failed messages of a group wait for their retry.
 
     Attributes:
-        address: the address; may hold `{wait}`.
-        waits: the values of `{wait}`, ascending; empty: the address holds none.
+        address: the address; may contain `{wait}`.
+        waits: the values of `{wait}`, ascending; empty if the address does not contain it.
         fields: bindings and extensions of the channel.
     """
 
@@ -31,11 +31,11 @@ class RetryChannel:
 
 
 class Bindings:
-    """Empty bindings, for a transport without an address that others could use.
+    """Empty bindings, for a transport without an address that other programs could use.
 
     Attributes:
-        header_prefix: how headers with attributes of CloudEvents begin.
-        content_type: the header that holds the content type; "" if it is a field of the protocol.
+        header_prefix: the prefix of headers with attributes of CloudEvents.
+        content_type: the header with the content type; "" if the protocol has a field for it.
     """
 
     header_prefix: str = CE_PREFIX
@@ -75,17 +75,17 @@ class Bindings:
 
         Args:
             type: its CloudEvents type.
-            key: the schema of its key; None: it has none.
+            key: the schema of its key; None if it has no key.
         """
         return {}
 
     def retries(self, topic: str, group: str, *, waits: bool) -> RetryChannel | None:
-        """Where failed messages of a group wait; None: in the process, or in the topic itself.
+        """Returns the channel of a group's retries; None if they wait in the process or the topic.
 
         Args:
             topic: the physical topic.
             group: the group.
-            waits: whether the broker has to keep waits of this group.
+            waits: whether the broker has to store waits of this group.
         """
         return None
 
@@ -93,7 +93,10 @@ class Bindings:
 def servers(
     hosts: Iterable[tuple[str, int | None]], port: int, protocol: str, **fields: Any
 ) -> Fields:
-    """A server for each host, `broker`, `broker-2`...; hosts are without user and password."""
+    """Returns a server for each host, `broker`, `broker-2`...
+
+    Hosts must not contain user and password.
+    """
     found = [*hosts] or [("localhost", None)]
     return {
         "broker" if not index else f"broker-{index + 1}": {
@@ -106,7 +109,7 @@ def servers(
 
 
 def with_fields(base: dict[str, Any], *added: Fields) -> dict[str, Any]:
-    """Returns the object with the fields of all; mappings of several objects are merged."""
+    """Returns a copy of `base` with all additions; values that are mappings are merged."""
     for fields in added:
         for name, value in fields.items():
             old = base.get(name)

@@ -19,7 +19,7 @@ class Channels:
     """Collects the channels of a document.
 
     Args:
-        deployment: where the contract runs.
+        deployment: the facts about the deployed contract.
 
     Attributes:
         objects: the channels by key, in the order in which they were added.
@@ -35,8 +35,8 @@ class Channels:
         """Returns the key of a topic's channel, and adds this message to the channel.
 
         Args:
-            template: the topic as the contract says it.
-            topic: the topic with what the deployment knows filled.
+            template: the topic in the contract, which may contain variables.
+            topic: the topic with the variables that the deployment knows filled in.
             message: a message of the channel.
         """
         return self._topic(template, topic, TOPIC, message)
@@ -54,7 +54,7 @@ class Channels:
         key = self._key(names.join(method.topic, method.group, "retry"), found.address)
         channel = self.objects.setdefault(key, {"address": found.address, "messages": {}})
         if found.waits:
-            replays = "; 0 is for replayed dead letters" if "0" in found.waits else ""
+            replays = "; 0 for replayed dead letters" if "0" in found.waits else ""
             channel["parameters"] = {
                 "wait": {
                     "description": f"How long a failed message waits, in seconds{replays}.",
@@ -80,8 +80,10 @@ class Channels:
         return key
 
     def _key(self, template: str, address: str) -> str:
-        """Returns the key of an address. It depends on the contract only, so it is the same in
-        every deployment."""
+        """Returns the key of an address, which depends on the contract only.
+
+        So the key is the same in every deployment.
+        """
         found = self._keys.get(address)
         if found is None:
             found = sanitized(template)
@@ -92,7 +94,7 @@ class Channels:
 
 
 def sanitized(template: str) -> str:
-    """Returns a topic as a key: variables without their braces."""
+    """Returns a topic as a key: variables lose their braces."""
     return "".join(_KEY.findall(template))
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: Comments by the full name of what they describe.
+#: Comments by the full names of the objects that they describe.
 Comments = Mapping[str, str]
 
 _LONGEST_SUMMARY = 120
 
 
 def described(comment: str, *, summarized: bool = True) -> dict[str, str]:
-    """`summary` and `description` of a comment; an empty one has neither.
+    """Returns `summary` and `description` of a comment; an empty comment has neither.
 
     Args:
-        comment: the text, whose paragraphs are parted by empty lines.
-        summarized: the object has a `summary` beside its `description`.
+        comment: the text; empty lines separate its paragraphs.
+        summarized: whether the object has a `summary` besides its `description`.
     """
     if not comment:
         return {}

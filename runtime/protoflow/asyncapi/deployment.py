@@ -1,4 +1,4 @@
-"""The facts about a contract beyond the .proto: names, policies and the broker."""
+"""Facts about a contract that are not in the .proto: names, policies and the broker."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Consumer:
     Attributes:
         topic: the consumed topic.
         group: the consumer group.
-        policy: the policy that holds.
-        dead_letters: the dead-letter topic; "" if the transport keeps none.
-        waits: whether the broker has to keep waits between two runs.
+        policy: the resolved policy.
+        dead_letters: the dead-letter topic; "" if the transport stores no dead letters.
+        waits: whether the broker has to store waits between two runs.
     """
 
     topic: str
@@ -34,15 +34,15 @@ class Consumer:
 
 @dataclass_record
 class Deployment:
-    """The place and the settings of a deployed contract.
+    """The transport and the settings of a deployed contract.
 
     Attributes:
         transport: the name of the transport; "" if it is not known.
         consumers: the consumers by the full name of the method.
-        topics: the topics to publish to, by what the contract says.
-        encoding: of payloads, where the contract names none.
+        topics: the physical topics of publications, by the topic in the contract.
+        encoding: the encoding of payloads for which the contract sets none.
         structured: whether CloudEvents are published in structured mode.
-        bindings: what the transport adds.
+        bindings: the parts of the document that depend on the transport.
     """
 
     transport: str = ""
@@ -59,7 +59,7 @@ def dead_letter_template(method: MethodSpec, policy: ResolvedDelivery) -> str:
 
 
 def undeployed(catalog: Catalog) -> Deployment:
-    """Returns the facts from the .proto only: variables in names, and built-in policies."""
+    """Returns the facts that the .proto contains: names with variables, and built-in policies."""
     consumers = {}
     for method in catalog.methods:
         policy = resolve(method.delivery)

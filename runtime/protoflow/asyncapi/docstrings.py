@@ -1,4 +1,4 @@
-"""The comments of the .proto, as docstrings of the generated modules keep them."""
+"""Reads the comments of the .proto from the docstrings of the generated modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protoflow.contract.spec import FileSpec, ProducerSpec, ServiceSpec
 
 
 def comments_of(catalog: Catalog) -> dict[str, str]:
-    """The comments on services, methods and messages with topics, by full name."""
+    """Returns the comments on services, methods and messages with topics, by full name."""
     sources = {file.source for file in catalog.files}
     modules = [
         module
@@ -29,7 +29,7 @@ def _of_module(module: ModuleType) -> Iterator[tuple[str, str]]:
     try:
         tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, UnicodeDecodeError):
-        return  # compiled only, or in an archive: there are no comments then
+        return  # modules in archives, or without their source, have no readable comments
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             spec = getattr(getattr(module, node.name, None), "__protoflow_spec__", None)
@@ -50,7 +50,7 @@ def _of_handler(node: ast.ClassDef, spec: ServiceSpec) -> Iterator[tuple[str, st
 
 
 def _of_producer(node: ast.ClassDef, spec: ProducerSpec) -> Iterator[tuple[str, str]]:
-    """What stands below each declaration: the comment of the message."""
+    """Yields the comment of the message below each declaration."""
     for declared, below in zip(node.body, node.body[1:], strict=False):
         if (
             isinstance(declared, ast.AnnAssign)
@@ -64,5 +64,5 @@ def _of_producer(node: ast.ClassDef, spec: ProducerSpec) -> Iterator[tuple[str, 
 
 
 def _without_facts(text: str) -> str:
-    """Docstrings of methods end with a paragraph on topics that is no comment."""
+    """Removes the last paragraph of a method's docstring, which describes topics."""
     return text.rpartition("\n\n")[0]

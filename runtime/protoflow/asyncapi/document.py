@@ -1,4 +1,4 @@
-"""The document: a contract as an object of AsyncAPI 3.1."""
+"""Makes the AsyncAPI 3.1 document of a contract."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PACKAGE_VERSION = re.compile(r"v[0-9]+[a-z0-9]*")
 
 
 class Payload(enum.StrEnum):
-    """The form in which payloads are described."""
+    """The language in which payloads are described."""
 
     JSONSCHEMA = "jsonschema"
     PROTOBUF = "protobuf"
 
 
 class Perspective(enum.StrEnum):
-    """The owner of the document: the service, or its clients."""
+    """The side whose operations the document describes: the service, or its clients."""
 
     SERVICE = "service"
     CLIENT = "client"
@@ -48,11 +48,11 @@ def document(
 
     Args:
         catalog: the contract.
-        deployment: where it runs; None: what the .proto says.
-        title: the title; else the package, or the file.
-        version: the version; else that of the package, `v1`.
-        payload: how payloads are described.
-        perspective: whose document it is.
+        deployment: the facts about its deployment; None: only the .proto is known.
+        title: the title; default: the package, or the file.
+        version: the version; default: the version in the package's name, for example `v1`.
+        payload: the language in which payloads are described.
+        perspective: the side whose operations are described.
         comments: the comments of the .proto, by full name.
     """
     comments = comments or {}
@@ -95,7 +95,7 @@ def _info(catalog: Catalog, deployment: Deployment, title: str, version: str) ->
 
 
 def _content_type(messages: Messages) -> str:
-    """Returns the content type of most messages; the first of equally common ones."""
+    """Returns the content type of most messages; of equally common ones, the first."""
     counts: dict[str, int] = {}
     for message in messages.objects.values():
         counts[message["contentType"]] = counts.get(message["contentType"], 0) + 1

@@ -1,7 +1,7 @@
-"""What AsyncAPI has no fields for: policies, under `x-protoflow`, and as AsyncAPI may have them.
+"""Extensions for facts that AsyncAPI has no fields for, such as policies.
 
-`x-retry` and `x-deadLetter` have the form of the objects `retry` and `deadLetter` that
-https://github.com/asyncapi/spec/pull/1236 proposes.
+`x-protoflow` holds policies. `x-retry` and `x-deadLetter` have the form of the objects `retry` and
+`deadLetter` that https://github.com/asyncapi/spec/pull/1236 proposes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from protoflow.asyncapi.deployment import Consumer
 from protoflow.contract.policy import ResolvedDelivery, ResolvedRetry
 from protoflow.contract.spec import BATCH_MESSAGES, BATCH_WAIT, Effects, MethodSpec, OnExhausted
 
-#: The leaves that are shorter here than in the annotations.
+#: Policy fields whose names are shorter here than in annotations.
 _NAMES = {"initial_backoff": "initial", "max_backoff": "max", "backoff_multiplier": "multiplier"}
-#: The leaves that are numbers; every other float is seconds.
+#: Policy fields that are factors; every other float is a number of seconds.
 _FACTORS = {"backoff_multiplier", "jitter"}
-#: What is said as a reference to a channel, and what is about where values come from.
+#: Policy fields that are left out: a reference to a channel replaces the first one, and the
+#: second one describes where values come from.
 _ELSEWHERE = {"dead_letter_topic", "demands"}
 
 
 def policy(method: MethodSpec, consumer: Consumer, dead_letters: str | None) -> dict[str, Any]:
-    """`x-protoflow` of an operation that consumes."""
+    """Returns `x-protoflow` of an operation that consumes."""
     said: dict[str, Any] = {"group": consumer.group, **_leaves(consumer.policy)}
     if dead_letters is not None:
         said["deadLetter"] = channels.reference(dead_letters)
@@ -45,17 +46,17 @@ def policy(method: MethodSpec, consumer: Consumer, dead_letters: str | None) -> 
 def recovery(
     method: MethodSpec, consumer: Consumer, *, waiting: str, dead_letters: str | None
 ) -> dict[str, Any]:
-    """`x-retry` and `x-deadLetter` of an operation that consumes.
+    """Returns `x-retry` and `x-deadLetter` of an operation that consumes.
 
     Args:
         method: the method.
         consumer: the method as it is deployed.
-        waiting: the key of the channel that retries come from.
+        waiting: the key of the channel in which retries wait.
         dead_letters: the key of the channel of its dead letters, if there is one.
     """
     said: dict[str, Any] = {}
     outcome, attempts = consumer.policy.on_exhausted, consumer.policy.retry.max_attempts
-    # A message that blocks its lane is tried for ever, which the proposal cannot say.
+    # A message that blocks its lane is retried for ever; the proposal has no field for this.
     if attempts > 1 and outcome is not OnExhausted.BLOCK:
         said["x-retry"] = {
             **_route(waiting, method),
@@ -68,12 +69,12 @@ def recovery(
 
 
 def duration(seconds: float) -> str:
-    """Seconds as they are written in settings: `30s`, `0.5s`."""
+    """Returns seconds as settings write them: `30s`, `0.5s`."""
     return f"{int(seconds)}s" if seconds == int(seconds) else f"{seconds:f}".rstrip("0") + "s"
 
 
 def _leaves(policy: ResolvedDelivery | ResolvedRetry) -> dict[str, Any]:
-    """What a policy says; switches that are off and bounds that are not set are left out."""
+    """Returns the values of a policy, without switches that are off and limits that are not set."""
     return {
         _NAMES.get(leaf.name, _camel(leaf.name)): _form(leaf, value)
         for leaf in fields(policy)
@@ -117,7 +118,7 @@ def _route(key: str, method: MethodSpec) -> dict[str, Any]:
 
 
 def _whole(seconds: float) -> int:
-    """The proposal knows whole seconds only: none is shorter than the policy's."""
+    """Rounds seconds up, because the proposal allows whole seconds only."""
     return math.ceil(seconds)
 
 

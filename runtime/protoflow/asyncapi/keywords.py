@@ -1,7 +1,7 @@
-"""Rules of protovalidate as keywords of JSON Schema.
+"""Converts rules of protovalidate to keywords of JSON Schema.
 
-A rule that JSON Schema cannot say stands in `x-protovalidate` under its name; where a keyword
-says a part of it, the keyword stands beside that.
+If JSON Schema cannot express a rule, `x-protovalidate` contains it under its name. If a keyword
+expresses a part of the rule, the schema has both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from protoflow.asyncapi import scalars
 
 Keywords: TypeAlias = dict[str, Any]
 
-#: What regular expressions of RE2 have and those of JSON Schema do not.
+#: Syntax of regular expressions that RE2 has, and JSON Schema does not have.
 _ONLY_RE2 = re.compile(r"\(\?[^:=!]|\\[pPAzCQE]|\[\[:")
 _FORMATS = {
     "email": "email",
@@ -39,7 +39,8 @@ _TEXT_RULES: Mapping[str, Callable[[Any], Keywords]] = {
     "ulid": lambda _: {"pattern": "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"},
     "ip": lambda _: {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
 }
-#: Rules that count the bytes of text: what follows for its characters, of one to four bytes.
+#: Rules that limit bytes of text, and the limits of characters that follow from them. A character
+#: has one to four bytes.
 _BYTE_RULES: Mapping[str, Callable[[int], Keywords]] = {
     "len_bytes": lambda value: {"minLength": -(-value // 4), "maxLength": value},
     "min_bytes": lambda value: {"minLength": -(-value // 4)},
@@ -53,21 +54,21 @@ _PLURAL = {
 
 
 def is_plural(field: Any) -> bool:
-    """Whether a field is a list or a map."""
+    """Returns whether a field is a list or a map."""
     return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == 3)
 
 
 def of_plural(typed: Any) -> Keywords:
-    """The keywords of `RepeatedRules` or `MapRules`."""
+    """Returns the keywords of `RepeatedRules` or `MapRules`."""
     return {_PLURAL[rule.name]: value for rule, value in typed.ListFields() if rule.name in _PLURAL}
 
 
 def of_single(field: Any, name: str, typed: Any) -> Keywords:
-    """The keywords of the rules of one kind of value.
+    """Returns the keywords of the rules of one kind of value.
 
     Args:
         field: the field that has the rules.
-        name: the kind, `int64`.
+        name: the kind, for example `int64`.
         typed: the rules.
     """
     found: list[Keywords] = []
@@ -88,7 +89,7 @@ def of_single(field: Any, name: str, typed: Any) -> Keywords:
 
 
 def _of_rule(field: Any, name: str, rule: str, value: Any) -> Keywords | None:
-    """The keywords of one rule; None: there are none."""
+    """Returns the keywords of one rule; None if JSON Schema cannot express it."""
     if rule in ("const", "in", "not_in") and name not in ("duration", "timestamp", "field_mask"):
         given = [value] if rule == "const" else [*value]
         listed = _listed(field, name, given)
@@ -96,10 +97,10 @@ def _of_rule(field: Any, name: str, rule: str, value: Any) -> Keywords | None:
     if name == "string":
         return _of_text(rule, value)
     if name == "bytes" and rule in ("len", "min_len", "max_len"):
-        # Three bytes are four characters of base64.
+        # Three bytes are encoded as four characters of base64.
         return _TEXT_RULES[rule](4 * -(-value // 3))
     if name == "enum" and rule == "defined_only":
-        return {}  # no other values have names
+        return {}  # only enum values have names
     return None
 
 
@@ -123,7 +124,7 @@ def _listed(field: Any, name: str, given: list[Any]) -> Keywords:
 
 
 def _bounds(name: str, rules: Keywords) -> Iterator[Keywords]:
-    """The keywords of the bounds, which are taken out of the rules."""
+    """Yields the keywords of the bounds, and removes these rules."""
     said = {
         _BOUNDS[rule]: scalars.written(name, rules.pop(rule))[-1]
         for rule in _BOUNDS
@@ -132,7 +133,7 @@ def _bounds(name: str, rules: Keywords) -> Iterator[Keywords]:
     lower = next((said[key] for key in ("minimum", "exclusiveMinimum") if key in said), None)
     upper = next((said[key] for key in ("maximum", "exclusiveMaximum") if key in said), None)
     if lower is not None and upper is not None and _outside(lower, upper):
-        # A lower bound above the upper one: what lies between them is excluded.
+        # A lower bound above the upper one excludes the values between them.
         yield {"anyOf": [{key: value} for key, value in said.items()]}
     elif said:
         yield {key: value for key, value in said.items() if not isinstance(value, str)}
@@ -143,7 +144,7 @@ def _outside(lower: Any, upper: Any) -> bool:
 
 
 def joined(found: list[Keywords]) -> Keywords:
-    """Keywords that must all hold, as one schema."""
+    """Returns one schema with all keywords, which must hold together."""
     schema: Keywords = {}
     more: list[Keywords] = []
     for keywords in found:
@@ -155,7 +156,7 @@ def joined(found: list[Keywords]) -> Keywords:
 
 
 def require(said: Keywords, field: Any, *, plural: bool) -> None:
-    """Adds that the value must not be the zero of its type."""
+    """Adds the keyword that excludes the zero of the field's type."""
     if plural:
         is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
         said.setdefault("minProperties" if is_map else "minItems", 1)
@@ -168,7 +169,7 @@ def require(said: Keywords, field: Any, *, plural: bool) -> None:
 
 
 def zero(field: Any) -> list[Any]:
-    """The forms of the zero of a field's type."""
+    """Returns the JSON forms of the zero of a field's type."""
     if field.enum_type is not None:
         return [field.enum_type.values[0].name]
     if field.message_type is not None:
@@ -178,7 +179,7 @@ def zero(field: Any) -> list[Any]:
 
 
 def rejects_zero(said: Keywords, field: Any, *, plural: bool) -> bool:
-    """Whether the zero of a field breaks the keywords, as far as that can be seen here."""
+    """Returns whether the keywords reject the zero of a field, as far as this can be computed."""
     if plural:
         return bool(said.get("minItems") or said.get("minProperties"))
     if field.message_type is not None:
@@ -192,7 +193,7 @@ def rejects_zero(said: Keywords, field: Any, *, plural: bool) -> bool:
 
 
 def _excludes(said: Keywords) -> bool:
-    """Whether bounds exclude 0."""
+    """Returns whether bounds exclude 0."""
     outside = said.get("anyOf", ())
     return (
         said.get("minimum", 0) > 0
@@ -215,7 +216,7 @@ def _rejects_empty(said: Keywords) -> bool:
 
 
 def examples(field: Any, name: str | None, typed: Any) -> Iterator[Any]:
-    """The examples that rules give."""
+    """Yields the examples in rules."""
     if name is None or name == "enum" or "example" not in typed.DESCRIPTOR.fields_by_name:
         return
     for value in typed.example:
@@ -223,7 +224,7 @@ def examples(field: Any, name: str | None, typed: Any) -> Iterator[Any]:
 
 
 def json_value(value: Any) -> Any:
-    """A value of a rule as plain data."""
+    """Returns a value of a rule as plain data."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
@@ -238,5 +239,5 @@ def json_value(value: Any) -> Any:
 
 
 def _literal(text: str) -> str:
-    """A regular expression for a text itself."""
+    """Returns a regular expression that matches exactly this text."""
     return re.sub(r"([\\^$.|?*+()\[\]{}/])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""HTML from pieces: what is no `Html` is text, and is escaped."""
+"""Builds HTML. Every string that is not `Html` is text, and is escaped."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable
 
 
 class Html(str):
-    """Markup that is written as it is."""
+    """Markup that is written without escaping."""
 
     __slots__ = ()
 
 
 def element(name: str, *children: str | None, **attributes: str | None) -> Html:
-    """An element; a trailing underscore of an attribute's name is left out, as is None.
+    """Returns an element. Attributes that are None are left out.
 
     Args:
-        name: the name, `td`.
+        name: the name, for example `td`.
         children: text, which is escaped, and markup.
-        attributes: the attributes.
+        attributes: the attributes; a trailing underscore of a name is removed.
     """
     given = "".join(
         f' {key.rstrip("_")}="{html.escape(value)}"'
@@ -29,17 +29,17 @@ def element(name: str, *children: str | None, **attributes: str | None) -> Html:
 
 
 def joined(pieces: Iterable[str | None]) -> Html:
-    """Pieces one after another."""
+    """Returns the concatenation of pieces."""
     return Html("".join(_markup(piece) for piece in pieces if piece is not None))
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str | None]]) -> Html:
-    """A table, or nothing if it has no rows."""
+    """Returns a table, or nothing if there are no rows."""
     made = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
     if not made:
         return Html()
     head = element("tr", *(element("th", text, scope="col") for text in heads))
-    # It scrolls by itself where it is wider than the page.
+    # A table that is wider than the page scrolls within this element.
     return element(
         "div",
         element("table", element("thead", head), element("tbody", *made)),
@@ -48,7 +48,7 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str | None]]) -> Html:
 
 
 def paragraphs(text: str | None) -> Html:
-    """Text with a paragraph for each of its own."""
+    """Returns an HTML paragraph for each paragraph of a text."""
     parts = (text or "").split("\n\n")
     return joined(element("p", part.strip("\n")) for part in parts if part.strip())
 

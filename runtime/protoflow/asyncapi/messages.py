@@ -23,9 +23,9 @@ _TEXT = {"type": "string"}
 _URI = {"type": "string", "format": "uri-reference"}
 _CONTENT_TYPES = {Encoding.PROTOBUF: wire.PROTOBUF, Encoding.JSON: wire.JSON}
 
-#: The fields of a `MessageSpec` that AsyncAPI has fields for.
+#: The fields of a `MessageSpec` for which AsyncAPI has fields of its own.
 _STANDARD = {"type", "message_class", "topic", "source", "data_schema", "encoding"}
-#: The extensions that say the others.
+#: The extensions for the other fields.
 _EXTENSIONS = {
     field.name: f"x-protoflow-{field.name.removeprefix('partition_').replace('_', '-')}"
     for field in fields(MessageSpec)
@@ -37,10 +37,10 @@ class Messages:
     """Collects the messages of a document.
 
     Args:
-        deployment: where the contract runs.
-        schemas: takes the schemas of the payloads.
+        deployment: the facts about the deployed contract.
+        schemas: collects the schemas of the payloads.
         comments: the comments of the .proto.
-        protobuf: payloads are described in protobuf's language.
+        protobuf: whether payloads are described in protobuf's language.
 
     Attributes:
         objects: the messages so far, by full name.
@@ -57,13 +57,13 @@ class Messages:
         self.objects: dict[str, dict[str, Any]] = {}
 
     def add(self, spec: MessageSpec) -> None:
-        """Adds a message, unless it is there."""
+        """Adds a message, unless it was added before."""
         name = full_name(spec)
         if name not in self.objects:
             self.objects[name] = self._message(spec, name)
 
     def traits(self) -> Mapping[str, Any]:
-        """The headers and the correlation id that all messages have."""
+        """Returns the trait with the headers and the correlation id that all messages have."""
         if self._deployment.structured:
             return {_TRAIT_IN_ENVELOPE: _trait({"properties": self._own_headers()})}
         prefix = self._bindings.header_prefix
@@ -81,7 +81,7 @@ class Messages:
         return {TRAIT: _trait(headers)}
 
     def content_type(self, spec: MessageSpec) -> str:
-        """The content type of a message."""
+        """Returns the content type of a message."""
         if self._deployment.structured:
             return wire.CLOUDEVENTS_JSON
         return _CONTENT_TYPES[spec.encoding or self._deployment.encoding]
@@ -114,7 +114,7 @@ class Messages:
         return self._envelope(spec, schema) if self._deployment.structured else schema
 
     def _envelope(self, spec: MessageSpec, schema: dict[str, Any]) -> dict[str, Any]:
-        """The JSON of a CloudEvent in structured mode."""
+        """Returns the schema of a CloudEvent in structured mode."""
         encoding = spec.encoding or self._deployment.encoding
         data = {
             "data": schema
@@ -135,7 +135,7 @@ class Messages:
         }
 
     def _headers(self, spec: MessageSpec) -> dict[str, Any]:
-        """The headers whose values the contract says; the trait has the others."""
+        """Returns the headers with values from the contract; the trait has the other headers."""
         if self._deployment.structured:
             return {}
         prefix = self._bindings.header_prefix
@@ -163,8 +163,11 @@ def _trait(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(spec: MessageSpec, aspect: str) -> Any:
-    """What a contract says, in JSON; of sensitive fields those of the message itself, since
-    schemas mark those of every type."""
+    """Returns a field of the contract as JSON.
+
+    Of sensitive fields it returns only those of the message itself, because schemas mark those of
+    every type.
+    """
     if aspect == "sensitive":
         return [*spec.sensitive.get(spec.message_class.DESCRIPTOR.full_name, ())]
     value = getattr(spec, aspect)
@@ -172,7 +175,7 @@ def _said(spec: MessageSpec, aspect: str) -> Any:
 
 
 def _key_form(field: Any) -> dict[str, Any]:
-    """The schema of a key: text, bytes as they are, or a number in decimal."""
+    """Returns the schema of a key: text, bytes, or a decimal number."""
     if kind(field) in ("string", "bytes"):
         return {"type": "string"}
     return {"type": "string", "pattern": "^-?[0-9]+$"}

@@ -1,4 +1,4 @@
-"""Operations: what the service of a contract receives and sends."""
+"""Makes the operations: the messages that the service receives and sends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protoflow.contract.spec import FileSpec, MessageSpec, MethodSpec
 
 
 class _Sent(NamedTuple):
-    """A message that goes to a topic, and the operation that sends it."""
+    """A message that is published to a topic, and the operation that publishes it."""
 
     id: str
     topic: str
@@ -30,10 +30,10 @@ class Operations:
 
     Args:
         catalog: the contract.
-        deployment: where it runs.
+        deployment: the facts about the deployed contract.
         comments: the comments of the .proto.
-        is_client: the document is for those who publish to the service and consume what it
-            publishes: what it receives, they send.
+        is_client: whether the document is for clients, which publish what the service receives
+            and consume what it publishes.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Operations:
         self._ambiguous = {name for name, count in names.items() if count > 1}
 
     def make(self) -> dict[str, Any]:
-        """The operations by id."""
+        """Returns the operations by id."""
         found: dict[str, Any] = {}
         for method in self._catalog.methods:
             found[self._id(method)] = self._received(method)
@@ -68,7 +68,7 @@ class Operations:
         return found
 
     def _id(self, method: MethodSpec) -> str:
-        """`Service.Method`, or the full name where two services have the same name."""
+        """Returns `Service.Method`, or the full name if two services have the same name."""
         short = _short(method.name)
         return method.name if short in self._ambiguous else short
 
@@ -84,7 +84,7 @@ class Operations:
         if consumer.dead_letters:
             dead_letters = self._channels.dead_letters(method, consumer)
         own: Fields = {}
-        if not method.broadcast:  # such a group lasts as long as its process
+        if not method.broadcast:  # the group of a broadcast ends with its process
             retries = self._channels.retries(method, consumer)
             waiting = retries if consumer.waits else None
             own = self._deployment.bindings.receive(consumer.topic, consumer.group)
@@ -108,7 +108,7 @@ class Operations:
         return with_fields(operation, self._deployment.bindings.send())
 
     def _sent(self) -> Iterator[_Sent]:
-        """What handlers publish, and then what event producers publish."""
+        """Yields the publications of handlers, then those of event producers."""
         for method in self._catalog.methods:
             if (output := method.publication) is not None:
                 comment = f"What {_short(method.name)} publishes."
@@ -128,7 +128,7 @@ class Operations:
 
 
 def _events(file: FileSpec) -> Iterator[tuple[str, Any]]:
-    """The producers of a file that publish events; the others are the clients of services."""
+    """Yields the event producers of a file; its other producers are clients of services."""
     clients = [
         {(method.handler, method.topic) for method in service.methods} for service in file.services
     ]
@@ -139,5 +139,5 @@ def _events(file: FileSpec) -> Iterator[tuple[str, Any]]:
 
 
 def _short(name: str) -> str:
-    """`Service.Method` of the full name of a method."""
+    """Returns `Service.Method` for the full name of a method."""
     return ".".join(name.rsplit(".", 2)[-2:])

@@ -1,4 +1,4 @@
-"""The document as one page of HTML that loads nothing: no script, no font, no image."""
+"""The document as one HTML page that loads nothing: no script, no font, no image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoflow.asyncapi.markup import Html, element, joined, paragraphs, table
 from protoflow.asyncapi.page_style import STYLE
 from protoflow.asyncapi.schema_table import kind, schema_table
 
-#: Browsers that obey it fetch nothing, whatever a comment of the .proto holds.
+#: With this policy, browsers load nothing, even if a comment of the .proto contains markup.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 _EXTENSION = "x-protoflow-"
@@ -18,7 +18,7 @@ _MARKED_IN_SCHEMAS = f"{_EXTENSION}sensitive"
 
 
 def to_html(document: Mapping[str, Any]) -> str:
-    """The page of a document."""
+    """Returns the page of a document."""
     title = str(document["info"]["title"])
     sections = [
         ("servers", "Servers", _servers(document)),
@@ -70,7 +70,7 @@ def _header(document: Mapping[str, Any]) -> Html:
 
 
 def _contents(document: Mapping[str, Any], section: str) -> Html:
-    """The links below one of the sections."""
+    """Returns the links to the objects of a section."""
     found = {
         "operations": document["operations"],
         "channels": document["channels"],
@@ -112,7 +112,7 @@ def _operations(document: Mapping[str, Any]) -> Iterator[Html]:
 
 
 def _policy(said: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A row for each value of a policy."""
+    """Yields a row for each value of a policy."""
     for name, value in said.items():
         if isinstance(value, Mapping) and "$ref" in value:
             yield f"{prefix}{name}", _link(f"channel-{_last(value)}", _last(value))
@@ -179,7 +179,7 @@ def _payload(payload: Mapping[str, Any]) -> Html:
 
 
 def _headers(document: Mapping[str, Any], message: Mapping[str, Any]) -> Html:
-    """The headers of the message and of its traits; where both have one, the message's."""
+    """Returns the headers of a message and its trait; headers of the message have priority."""
     found: dict[str, Any] = {}
     for trait in message.get("traits", ()):
         headers = document["components"]["messageTraits"][_last(trait)]["headers"]
@@ -194,7 +194,7 @@ def _schemas(document: Mapping[str, Any]) -> Iterator[Html]:
 
 
 def _bindings(described: Mapping[str, Any]) -> Html:
-    """Bindings, and what proposals for AsyncAPI would have, folded."""
+    """Returns bindings and extensions of proposals, folded."""
     said = {
         name: described[name]
         for name in ("bindings", "x-retry", "x-deadLetter")

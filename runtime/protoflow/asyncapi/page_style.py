@@ -1,4 +1,4 @@
-"""The style of the page: light or dark, as the reader's system is."""
+"""The style of the page, which is light or dark like the reader's system."""
 
 from __future__ import annotations
 

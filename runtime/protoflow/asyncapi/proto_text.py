@@ -1,4 +1,4 @@
-"""Messages in protobuf's own language, with all that they hold in one file."""
+"""Writes messages in protobuf's language, with all types that they use in one file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LABELS = {
 
 
 def of(message: Any) -> str:
-    """The text of a .proto file with a message and everything that its fields refer to.
+    """Returns a .proto file with a message and all types that its fields use.
 
     The names of types of other packages are prefixed with the package. Types of google/protobuf are
     imported, because every protobuf reader has them.
@@ -66,7 +66,7 @@ class _Text:
                 yield from self._message(proto, one)
 
     def _collect(self, one: Any) -> None:
-        """Notes an outermost type and everything that it refers to."""
+        """Notes an outermost type and all types that it uses."""
         if one.full_name in self._types:
             return
         if one.file.name.startswith(_GOOGLE):
@@ -83,7 +83,7 @@ class _Text:
 
     def _message(self, proto: DescriptorProto, descriptor: Any) -> Iterator[str]:
         if descriptor.full_name == self._marked:
-            yield "// @RootNode"  # readers that need one message take this one
+            yield "// @RootNode"  # readers that expect one message take the marked one
         yield f"message {proto.name} {{"
         oneofs: dict[int, list[FieldDescriptorProto]] = {}
         for field in proto.field:
@@ -152,7 +152,7 @@ class _Text:
         return FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
 
     def _name(self, name: str, outermost: Any) -> str:
-        """The full name that a type has in this file."""
+        """Returns the full name of a type in this file."""
         package = outermost.file.package
         if package == self._package or outermost.file.name.startswith(_GOOGLE):
             return name
@@ -174,8 +174,10 @@ def _proto_of(one: Any) -> Any:
 
 
 def _is_proto2(file: Any) -> bool:
-    """Whether a file cannot be written in proto3: its enums may begin with another number than
-    0, and its fields may be required."""
+    """Returns whether a file cannot be written in proto3.
+
+    In proto2 an enum may begin with a number other than 0, and fields may be required.
+    """
     proto = descriptor_pb2.FileDescriptorProto()
     file.CopyToProto(proto)
     if proto.syntax == "proto3":
@@ -186,6 +188,6 @@ def _is_proto2(file: Any) -> bool:
 
 
 def _camel(name: str) -> str:
-    """The JSON name that protobuf makes of a field's name."""
+    """Returns the JSON name that protobuf derives from a field's name."""
     first, *rest = name.split("_")
     return first + "".join(part[:1].upper() + part[1:] for part in rest)

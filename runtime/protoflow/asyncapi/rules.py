@@ -1,7 +1,7 @@
-"""Rules of protovalidate: which of them JSON Schema can say, and the others by name.
+"""Reads the rules of protovalidate and applies them to schemas.
 
-Rules are read by the pool that the message comes from, so a request of protoc and a program
-that imports generated modules give the same.
+Rules are read with the descriptor pool of the message. So a request of protoc and a program that
+imports generated modules give the same document.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _IF_ZERO_VALUE, _ALWAYS = 1, 3
 
 @dataclass_record
 class Limits:
-    """What the rules of a field say.
+    """The rules of a field as keywords.
 
     Attributes:
         keywords: keywords for the value, or for the list or the map.
-        zero: the values that pass whatever the keywords say; empty is none.
-        must_be_there: a value that is left out breaks a rule.
-        items: of the items of a list.
-        keys: of the keys of a map.
-        values: of the values of a map.
-        examples: examples that the rules give.
+        zero: values that are always valid; empty if there are none.
+        must_be_there: whether a missing value breaks a rule.
+        items: the limits of the items of a list.
+        keys: the limits of the keys of a map.
+        values: the limits of the values of a map.
+        examples: examples in the rules.
     """
 
     keywords: Mapping[str, Any] = attribute(default_factory=dict)
@@ -40,7 +40,7 @@ class Limits:
 
 
 def of_field(field: Any) -> Limits | None:
-    """The limits of a field; None: it has no rules."""
+    """Returns the limits of a field; None if it has no rules."""
     found = _options(field, "field", field.file)
     return _limits(field, found, whole=True) if found is not None else None
 
@@ -50,7 +50,7 @@ def applied(
     limits: Limits,
     beside: Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The schema of a single value with its limits; `beside` joins keywords to a schema."""
+    """Returns the schema of a single value with its limits; `beside` joins keywords to a schema."""
     said = dict(limits.keywords)
     if "enum" in said and _is_nullable(schema):
         said["enum"] = [*said["enum"], None]
@@ -68,7 +68,7 @@ def _is_nullable(schema: Mapping[str, Any]) -> bool:
 
 
 def _finite(schema: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema of floating-point numbers without those texts that break the limits."""
+    """Returns a schema of floating-point numbers without the texts that break the limits."""
     choices = schema.get("anyOf", [{}])
     if choices[0].get("type") != "number":
         return schema
@@ -77,7 +77,7 @@ def _finite(schema: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]
     finite = limits.get("x-protovalidate", {}).get("finite")
     if not lower and not upper and not finite:
         return schema
-    # No bound holds for NaN.
+    # NaN is never within bounds.
     passing = "Infinity" if not upper else "-Infinity"
     special = [] if finite or (lower and upper) else [{"type": "string", "enum": [passing]}]
     null = [{"type": "null"}] if _is_nullable(schema) else []
@@ -86,26 +86,26 @@ def _finite(schema: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]
 
 
 def cel_of_message(message: Any) -> dict[str, Any]:
-    """The extension with the rules in CEL of a whole message."""
+    """Returns the extension with the CEL rules of a whole message."""
     found = _options(message, "message", message.file)
     return _cel(found) if found is not None else {}
 
 
 def oneofs_of_message(message: Any) -> Iterator[tuple[list[str], bool]]:
-    """The fields of each rule `oneof` of a message, and whether one must be set."""
+    """Yields the fields of each rule `oneof` of a message, and whether one must be set."""
     found = _options(message, "message", message.file)
     for rule in getattr(found, "oneof", ()):
         yield list(rule.fields), bool(rule.required)
 
 
 def is_required_oneof(oneof: Any) -> bool:
-    """Whether one of its fields must be set."""
+    """Returns whether one of its fields must be set."""
     found = _options(oneof, "oneof", oneof.containing_type.file)
     return bool(found is not None and found.required)
 
 
 def _options(descriptor: Any, kind: str, file: Any) -> Any:
-    """The options of protovalidate; None: there are none."""
+    """Returns the options of protovalidate; None if there are none."""
     options = descriptor.GetOptions()
     data = options.SerializeToString()
     if not data:
@@ -115,13 +115,13 @@ def _options(descriptor: Any, kind: str, file: Any) -> Any:
     try:
         extension = file.pool.FindExtensionByName(f"buf.validate.{kind}")
     except KeyError:
-        return None  # nothing imports the rules, so nothing has any
+        return None  # no file imports the rules, so no field has any
     known = message_factory.GetMessageClass(extension.containing_type).FromString(data)
     return known.Extensions[extension] if known.HasExtension(extension) else None
 
 
 def _limits(field: Any, found: Any, *, whole: bool) -> Limits:
-    """The limits of a field, or with `whole` false of an item, a key or a value."""
+    """Returns the limits of a field, or with `whole` false those of an item, a key or a value."""
     if found.ignore == _ALWAYS:
         return Limits()
     plural = whole and keywords.is_plural(field)

@@ -22,17 +22,17 @@ _SPECIAL = ["NaN", "Infinity", "-Infinity"]
 
 
 def kind(field: Any) -> str:
-    """The name of a scalar type, `int64`."""
+    """Returns the name of a scalar type, for example `int64`."""
     return _NAMES[field.type]
 
 
 def is_long(name: str) -> bool:
-    """Whether values of this type are written as text, because JSON's numbers are too short."""
+    """Returns whether JSON writes this type as text, because its numbers are less precise."""
     return name.endswith("64")
 
 
 def form(field: Any) -> Mapping[str, Any]:
-    """The schema of a single value of a scalar field."""
+    """Returns the schema of a single value of a scalar field."""
     name = kind(field)
     if name == "bool":
         return {"type": "boolean"}
@@ -54,7 +54,7 @@ def form(field: Any) -> Mapping[str, Any]:
 
 
 def key_form(field: Any) -> Mapping[str, Any]:
-    """The schema of the keys of a map, which are always text."""
+    """Returns the schema of the keys of a map, which are always text."""
     name = kind(field)
     if name == "string":
         return {}
@@ -64,7 +64,7 @@ def key_form(field: Any) -> Mapping[str, Any]:
 
 
 def written(name: str, value: Any) -> list[Any]:
-    """The forms that a value of a scalar type has in JSON, the usual one first."""
+    """Returns the JSON forms of a value of a scalar type, the usual one first."""
     if name == "bytes":
         return [base64.b64encode(value).decode()]
     if is_long(name):
@@ -74,7 +74,7 @@ def written(name: str, value: Any) -> list[Any]:
     if name in _FLOATS and value in (float("inf"), float("-inf")):
         return ["Infinity" if value > 0 else "-Infinity"]
     if name == "float":
-        # As 32 bits are written: 0.1, not 0.10000000149011612.
+        # In the shortest form for 32 bits: 0.1, not 0.10000000149011612.
         return [_short(value)]
     return [value]
 
@@ -95,7 +95,7 @@ def _single(value: float) -> float:
 
 
 def is_required(field: Any) -> bool:
-    """Whether the field is `required`, as proto2 and editions have it."""
+    """Returns whether the field is `required` in proto2 or in an edition."""
     if hasattr(field, "is_required"):
         return bool(field.is_required)
     return bool(field.label == 2)

@@ -15,7 +15,7 @@ _SHOWN_ELSEWHERE = {
 
 
 def schema_table(schema: Mapping[str, Any]) -> Html:
-    """The properties of an object, or the rules of what is none."""
+    """Returns the properties of an object, or the rules of another value."""
     required = schema.get("required", ())
     rows = [
         (
@@ -38,7 +38,7 @@ def schema_table(schema: Mapping[str, Any]) -> Html:
 
 
 def kind(schema: Mapping[str, Any]) -> Html:
-    """The type of a value; a type of its own is a link."""
+    """Returns the type of a value; a type with a schema of its own is a link."""
     if name := _name(schema):
         return element("a", name, href=f"#schema-{name}")
     for part in schema.get("allOf", ()):
@@ -77,7 +77,7 @@ def _marks(schema: Mapping[str, Any], *, required: bool) -> Iterator[Html]:
 
 
 def _rules(schema: Mapping[str, Any]) -> Html:
-    """Keywords that no column shows."""
+    """Returns the keywords that no column shows."""
     said = {
         name: value
         for name, value in schema.items()
@@ -92,7 +92,7 @@ def _rules(schema: Mapping[str, Any]) -> Html:
 
 
 def _choices(schema: Mapping[str, Any]) -> Html:
-    """Which properties exclude each other."""
+    """Returns texts that name properties that exclude each other."""
     groups = [schema, *schema.get("allOf", ())]
     found = []
     for group in groups:

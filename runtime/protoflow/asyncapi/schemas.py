@@ -1,4 +1,4 @@
-"""JSON Schemas of messages: what their JSON form, as protobuf maps it, looks like."""
+"""JSON Schemas that describe the JSON form of messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protoflow.asyncapi.well_known import WELL_KNOWN, WRAPPED
 
 #: A JSON Schema, draft 07.
 Schema: TypeAlias = dict[str, Any]
-#: Protobuf's descriptors: their stubs disagree between versions.
+#: Any: the stubs of protobuf's descriptors differ between versions.
 Descriptor: TypeAlias = Any
 
 
@@ -34,13 +34,13 @@ class Schemas:
         self.components: dict[str, Schema] = {}
 
     def reference(self, message: Descriptor) -> Schema:
-        """The schema of a message, by reference unless protobuf gives it a form of its own."""
+        """Returns a reference to the schema of a message, or the schema of a well-known type."""
         if (form := WELL_KNOWN.get(message.full_name)) is not None:
             return dict(form)
         if message.full_name in WRAPPED:
             return self._of_field(message.fields_by_name["value"])
         if message.full_name not in self.components:
-            self.components[message.full_name] = {}  # it may hold itself
+            self.components[message.full_name] = {}  # a message may contain itself
             self.components[message.full_name] = self._message(message)
         return _reference_to(message)
 
@@ -135,12 +135,12 @@ def _reference_to(descriptor: Descriptor) -> Schema:
 
 
 def _beside(schema: Schema, added: Mapping[str, Any]) -> Schema:
-    """The schema with more keywords; beside a `$ref` readers ignore them."""
+    """Returns the schema with more keywords, in `allOf` if the schema is a `$ref`."""
     if not added:
         return schema
     if "$ref" in schema:
         return {"allOf": [schema], **added}
-    # The minimum of an unsigned number gives way to that of its rules.
+    # A rule's minimum replaces the minimum of unsigned numbers.
     clash = schema.keys() & added.keys() - {"minimum"}
     if not clash:
         return {**schema, **added}
@@ -151,7 +151,7 @@ def _beside(schema: Schema, added: Mapping[str, Any]) -> Schema:
 
 
 def _choices(message: Descriptor) -> list[Schema]:
-    """For each group of fields of which at most one is set: which of them there may be."""
+    """Returns, for each oneof, a schema of the fields that may be set."""
     groups = []
     for oneof in message.oneofs:
         fields = [field.json_name for field in oneof.fields]
@@ -172,5 +172,5 @@ def _one_of(fields: list[str], *, required: bool) -> Schema:
 
 
 def _is_synthetic(oneof: Descriptor) -> bool:
-    """Whether it only keeps the presence of an `optional` field."""
+    """Returns whether the oneof only stores the presence of an `optional` field."""
     return len(oneof.fields) == 1 and oneof.name == f"_{oneof.fields[0].name}"

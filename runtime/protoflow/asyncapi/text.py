@@ -1,4 +1,4 @@
-"""Plain data as JSON and as YAML 1.2 that readers of YAML 1.1 take for the same."""
+"""Writes plain data as JSON, and as YAML that YAML 1.1 and 1.2 read alike."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-#: Text that no reader takes for anything but text, and that needs no quotes.
+#: Text that every reader takes for text without quotes.
 _PLAIN = re.compile(r"[$A-Za-z_/][A-Za-z0-9_./+-]*(?: [A-Za-z0-9_./+-]+)*|[0-9]+(?:\.[0-9]+)?s")
-#: Words that readers of YAML 1.1 take for truth, nothing, or a number.
+#: Words that YAML 1.1 takes for booleans, null or numbers.
 _WORDS = re.compile(r"(?i:y|n|yes|no|on|off|true|false|null|nan|inf|infinity)")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def to_json(document: Mapping[str, Any]) -> str:
-    """The document as JSON, indented."""
+    """Returns the document as indented JSON."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_yaml(document: Mapping[str, Any]) -> str:
-    """The document as YAML, in block style."""
+    """Returns the document as YAML in block style."""
     return "\n".join(_lines(document)) + "\n"
 
 
 def _lines(value: Any) -> Iterator[str]:
-    """The lines of a value that stands by itself."""
+    """Yields the lines of a value without a key."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from _headed(f"{_text(str(key))}:", item)
@@ -38,7 +38,7 @@ def _lines(value: Any) -> Iterator[str]:
 
 
 def _headed(head: str, value: Any) -> Iterator[str]:
-    """The lines of a value behind its key."""
+    """Yields the lines of a value after its key."""
     if isinstance(value, str) and _is_block(value):
         yield f"{head} {_block_mark(value)}"
         yield from _indented(value.removesuffix("\n").split("\n"))
@@ -50,7 +50,7 @@ def _headed(head: str, value: Any) -> Iterator[str]:
 
 
 def _item(value: Any) -> Iterator[str]:
-    """The lines of an item of a sequence: the dash takes the place of its indentation."""
+    """Yields the lines of an item of a sequence; the dash replaces its indentation."""
     if isinstance(value, str) and _is_block(value):
         yield from _headed("-", value)
         return
@@ -87,7 +87,7 @@ def _number(value: float) -> str:
     if not math.isfinite(value):
         raise ValueError(f"{value} has no form in JSON")
     text = repr(value)
-    # Readers of YAML 1.1 take `1e-07` for text, and `1.0e-07` for a number.
+    # YAML 1.1 takes `1e-07` for text, and `1.0e-07` for a number.
     return text if "." in text or "e" not in text else text.replace("e", ".0e")
 
 
@@ -113,7 +113,7 @@ def _character(char: str) -> str:
 
 
 def _is_block(value: str) -> bool:
-    """Whether a text of several lines can stand as it is."""
+    """Returns whether YAML can write a text of several lines as a block."""
     lines = value.removesuffix("\n").split("\n")
     return (
         len(lines) > 1

@@ -1,4 +1,4 @@
-"""Types of google.protobuf that have a form of their own in JSON."""
+"""Types of google.protobuf with a JSON form of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORMS: Mapping[str, Mapping[str, Any]] = {
     "Value": {},
 }
 WELL_KNOWN: Final = {f"google.protobuf.{name}": form for name, form in _FORMS.items()}
-#: Messages that stand for the value in them, or for null.
+#: Messages whose JSON form is that of the value in them, or null.
 WRAPPED: Final = frozenset(
     f"google.protobuf.{name}Value"
     for name in ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")

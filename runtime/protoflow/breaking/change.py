@@ -12,11 +12,11 @@ from protoflow.dataclass_record import dataclass_record
 
 @dataclass_record
 class Change:
-    """A difference.
+    """A difference between two versions.
 
     Attributes:
         kind: the name of its rule.
-        subjects: the methods, messages or settings that it is about.
+        subjects: the methods, messages or settings that differ.
         old: the old value in words.
         new: the new value in words.
         place: `file:line`; "" for settings.
@@ -30,7 +30,7 @@ class Change:
 
     @property
     def rule(self) -> Rule:
-        """The rule of its kind."""
+        """Returns the rule for this kind."""
         return RULES[self.kind]
 
     def consequence(self, scheme: str) -> Consequence:

@@ -1,4 +1,4 @@
-"""All differences between two versions of a contract."""
+"""Finds all differences between two versions of a contract."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def compare(
     Args:
         old: the version that runs.
         new: the version to be deployed.
-        scheme: of the transport's URL; "" is any.
+        scheme: the scheme of the transport's URL; "" means any transport.
         retention: seconds for which the broker keeps a message.
     """
     pairs = subscriptions.pairs_of(old, new)

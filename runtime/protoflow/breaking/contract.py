@@ -13,13 +13,13 @@ from protoflow.registrations.subscription_plan import HandlerPlan
 
 @dataclass_record
 class Event:
-    """A message that is published.
+    """A publication of a message.
 
     Attributes:
-        source: the full name of the method or of the message that says so.
+        source: the full name of the method or message that declares it.
         message: the full name of the message.
         type: its type.
-        topic: the topic, variables filled.
+        topic: the topic, with variables filled in.
     """
 
     source: str
@@ -29,13 +29,13 @@ class Event:
 
 
 class Contract:
-    """A contract under settings.
+    """A contract with settings.
 
     Args:
-        handlers: the plans of its methods that consume, made without namespace.
+        handlers: the plans of its consuming methods, made without namespace.
         messages: the messages by full name.
-        events: what is published, one for each source.
-        places: `file:line` by what stands there: `shop.v1.OrderPlaced`, and more closely
+        events: the publications, one for each source.
+        places: `file:line` by definition: `shop.v1.OrderPlaced`, or more precisely
             `shop.v1.OrderPlaced topic` or `shop.v1.Orders.BillOrder retry.max_attempts`.
         config: the settings.
     """
@@ -55,7 +55,7 @@ class Contract:
         self._places = places
 
     def place(self, name: str, aspect: str = "") -> str:
-        """Returns `file:line` of an aspect of a method or message, or of itself; "" if unknown."""
+        """Returns the `file:line` of an aspect of a method or message, or of it; "" if unknown."""
         return self._places.get(f"{name} {aspect}") or self._places.get(name, "")
 
     @cached_property

@@ -27,7 +27,7 @@ def deployment(changes: Iterable[Change], scheme: str = "") -> list[Part]:
         elif verdict is not Verdict.SAFE:
             deployed[one.kind] = rollout
     wanted = set(deployed.values())
-    # A drain replaces contradicting orders, and also an order together with a replay.
+    # A drain replaces contradicting orders of deployment, and an order combined with a replay.
     together = wanted.pop() if len(wanted) == 1 else Rollout.DRAIN
     parts = [Part(Rollout.KEEP, tuple(kept)), Part(together, tuple(deployed))]
     return [part for part in parts if part.kinds]

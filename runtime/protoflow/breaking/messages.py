@@ -1,4 +1,4 @@
-"""Differences between messages of two versions: keys, types, payloads, and who publishes them."""
+"""Differences between messages of two versions: keys, types, payloads and publications."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoflow.breaking.change import Change, change
 from protoflow.breaking.contract import Contract, Event
 from protoflow.contract.spec import Encoding, MessageSpec
 
-#: What a message says that no rule is about: a change of it changes attributes of messages.
+#: Fields of a message that no rule mentions; changing them changes attributes of messages.
 _ASPECTS = tuple(
     field.name
     for field in fields(MessageSpec)
@@ -24,8 +24,8 @@ def changes(old: Contract, new: Contract, handlers: Mapping[str, str]) -> Iterat
 
     Args:
         old: the old contract.
-        new: the new one.
-        handlers: the new names of the handlers that both have, by the old ones.
+        new: the new contract.
+        handlers: for each handler in both versions, its new name by its old name.
     """
     renamed = _renamed(old, new)
     for name, before in old.messages.items():
@@ -97,7 +97,7 @@ def _key(old: Contract, new: Contract, before: MessageSpec, after: MessageSpec) 
 
 
 def _events(old: Contract, new: Contract, renamed: dict[str, str]) -> Iterator[Change]:
-    """Yields publications that only one version has, or that moved."""
+    """Yields publications that exist in one version only, or that moved."""
     for source, before in old.events.items():
         after = new.events.get(renamed.get(source, source))
         if after is not None and after.message == renamed.get(before.message, before.message):
@@ -131,7 +131,7 @@ def _place(contract: Contract, event: Event) -> str:
 def _is_published(contract: Contract, event: Event, renamed: dict[str, str]) -> bool:
     """Whether another source publishes the same message to the same topic."""
     message = renamed.get(event.message, event.message)
-    # A method publishes by itself; a possible publication by hand is not the same.
+    # A method always publishes; a producer only publishes if code calls it.
     return event.source == event.message and any(
         other.message == message and other.topic == event.topic
         for other in contract.events.values()

@@ -1,4 +1,4 @@
-"""Fields that cannot be read by the other version. `buf breaking` knows more of these."""
+"""Fields that the other version cannot read. `buf breaking` finds more of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
 
-#: The types that are read alike.
+#: Types that share a wire format and can be read as each other.
 _FORMS = {
     number: form
     for form, names in {
@@ -33,8 +33,8 @@ class Difference(NamedTuple):
         message: the full name of its message.
         field: its name.
         old: the field in the old version, in words.
-        new: the field in the new version.
-        name_only: whether only the name differs, which matters in JSON alone.
+        new: the field in the new version, in words.
+        name_only: whether only the name differs, which matters in JSON only.
     """
 
     message: str
@@ -45,7 +45,7 @@ class Difference(NamedTuple):
 
 
 def differences(old: Any, new: Any) -> Iterator[Difference]:
-    """Yields what differs in two messages and the messages in them; Any: descriptors."""
+    """Yields the differences between two messages and the messages in them; Any: descriptors."""
     seen: set[tuple[str, str]] = set()
     waiting = [(old, new)]
     while waiting:

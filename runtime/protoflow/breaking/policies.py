@@ -20,9 +20,9 @@ class PolicyComparison:
 
     Args:
         old: the old contract.
-        new: the new one.
+        new: the new contract.
         before: the handler in the old contract.
-        after: the same in the new one.
+        after: the same handler in the new contract.
         retention: seconds for which the broker keeps a message.
     """
 
@@ -61,7 +61,7 @@ class PolicyComparison:
             yield self._change(kind, "atomic", before.atomic, after.atomic)
 
     def _change(self, kind: str, leaf: str, old: Any, new: Any) -> Change:
-        """Returns a change of a value, with its place now or before."""
+        """Returns a change of a value, with its new or old location."""
         before, after = self._names
         place = self._new.place(after, leaf)
         if place == self._new.place(after):
@@ -119,7 +119,7 @@ class PolicyComparison:
 
 
 _EVER = float("inf")
-#: After this many waits, the rest is considered equal.
+#: After this many waits, the other waits are considered equal.
 _GROWING = 1000
 
 
@@ -128,7 +128,7 @@ def _limits(retry: ResolvedRetry) -> tuple[float, float]:
 
 
 def longest_wait(policy: ResolvedDelivery) -> float:
-    """Returns the longest time that an ordered message is retried in its place, in seconds."""
+    """Returns the longest time for which an ordered message is retried, in seconds."""
     if policy.ordering is Ordering.NONE:
         return 0.0
     if policy.on_exhausted is OnExhausted.BLOCK:

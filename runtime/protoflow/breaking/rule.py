@@ -12,9 +12,9 @@ class Consequence(NamedTuple):
     """The consequence of a kind of change.
 
     Attributes:
-        verdict: its class.
-        effect: what happens in a careless rollout, or why nothing does.
-        rollout: how to avoid it.
+        verdict: the class of the effect.
+        effect: what happens during a rolling deployment, or why nothing happens.
+        rollout: the rollout that avoids the effect.
     """
 
     verdict: Verdict
@@ -27,8 +27,8 @@ class Rule(NamedTuple):
 
     Attributes:
         title: the change in words.
-        usual: what it does.
-        on: what it does on some transports instead, by scheme.
+        usual: the consequence on most transports.
+        on: other consequences, by the scheme of the transport.
     """
 
     title: str

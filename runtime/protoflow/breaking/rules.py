@@ -1,4 +1,4 @@
-"""The rules: for each kind of change its verdict, what happens, and the rollout, as data."""
+"""The rules: verdict, effect and rollout for each kind of change."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ _SUBSCRIPTIONS = {
     ),
     "effects.exactly_once": safe(
         "effects become exactly once",
-        "old processes note nothing in the inbox: what one of them leaves unacknowledged may have "
-        "its effects twice",
+        "old processes write no inbox entries: messages that they did not acknowledge may have "
+        "their effects twice",
     ),
     "effects.weaker": safe(
         "effects are not exactly once any more",
@@ -165,7 +165,7 @@ _ORDER = {
 
 _FAILURES = {
     "retry.more": safe(
-        "failed messages are retried more often or for longer", "no message is given up earlier"
+        "failed messages are retried more often or for longer", "messages get more runs"
     ),
     "retry.beyond_retention": Rule(
         "an ordered message may wait for retries longer than the broker keeps it",
@@ -183,7 +183,7 @@ _FAILURES = {
         },
     ),
     "retry.fewer": safe(
-        "failed messages are given up earlier",
+        "failed messages are dead-lettered or dropped earlier",
         "a message with more failed runs than the new limit is dead-lettered after its next one",
     ),
     "retry.fewer.dropped": Rule(
@@ -210,11 +210,11 @@ _FAILURES = {
         ),
     ),
     "exhausted.dropped": Rule(
-        "messages that are given up are dropped",
+        "messages are dropped, not dead-lettered, after their last attempt",
         loses("they are acknowledged, counted and logged", Rollout.KEEP),
     ),
     "exhausted.kept": safe(
-        "messages that are given up are dead-lettered, not dropped", "they are kept"
+        "messages are dead-lettered, not dropped, after their last attempt", "the broker keeps them"
     ),
     "exhausted.blocked": safe(
         "messages that fail are retried for ever",

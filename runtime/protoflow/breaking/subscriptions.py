@@ -21,8 +21,8 @@ def changes(
 
     Args:
         old: the old contract.
-        new: the new one.
-        pairs: the handlers that both have.
+        new: the new contract.
+        pairs: the handlers that exist in both versions.
         retention: seconds for which the broker keeps a message.
     """
     for before, after in pairs:
@@ -44,7 +44,7 @@ def changes(
 
 
 def pairs_of(old: Contract, new: Contract) -> list[Pair]:
-    """The handlers of both versions that are the same, whatever they are called."""
+    """Returns pairs of handlers that correspond in both versions, even if their names differ."""
     pairs: list[Pair] = []
     before = dict(old.handlers)
     after = dict(new.handlers)
@@ -72,7 +72,7 @@ def _by_method(handler: HandlerPlan) -> object:
 def _moves(
     old: Contract, new: Contract, before: HandlerPlan, after: HandlerPlan
 ) -> Iterator[Change]:
-    """What differs in name, topic, group and shape."""
+    """Yields the differences in name, topic, group and shape."""
     name = after.registration.name
     found: Callable[[str], str] = lambda aspect: new.place(name, aspect)  # noqa: E731  a shorthand
     if before.registration.name != name:
@@ -116,7 +116,7 @@ def _batch(handler: HandlerPlan) -> str:
 
 
 def _types(old: Contract, new: Contract) -> Iterator[Change]:
-    """Types that subscriptions of both versions handle in one only."""
+    """Yields types that a subscription handles in one version only."""
     for key in old.subscriptions.keys() & new.subscriptions.keys():
         before, after = _owners(old.subscriptions[key]), _owners(new.subscriptions[key])
         topic, group = key

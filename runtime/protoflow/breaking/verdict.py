@@ -1,4 +1,4 @@
-"""The classes of changes, and the rollouts that avoid what they do."""
+"""The classes of changes, and the rollouts that avoid their effects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Verdict(enum.StrEnum):
-    """The effect of a careless rollout of a change; later members are worse."""
+    """The effect of a change in a rolling deployment; later members are worse."""
 
     SAFE = "safe"
     CONSUMERS_FIRST = "consumers first"
@@ -17,11 +17,11 @@ class Verdict(enum.StrEnum):
 
     @property
     def severity(self) -> int:
-        """0 for safe, and more the worse it is."""
+        """Returns 0 for safe changes, and higher numbers for worse ones."""
         return list(Verdict).index(self)
 
 
-#: What each class means, for tables.
+#: Descriptions of the classes, for tables.
 MEANINGS = {
     Verdict.SAFE: "old and new processes run together in any order: no message is lost, and the "
     "order that both versions promise is kept",
@@ -29,15 +29,15 @@ MEANINGS = {
     "producer runs it",
     Verdict.PRODUCERS_FIRST: "safe once every producer runs the new version, and messages of old "
     "producers are handled, before a consumer runs it",
-    Verdict.DRAIN: "messages or dead letters stay at the broker where only the old version "
-    "reads them",
+    Verdict.DRAIN: "messages or dead letters stay at the broker, and only the old version "
+    "can read them",
     Verdict.LOSES_ORDER: "messages of one key or partition are handled out of order",
     Verdict.LOSES_MESSAGES: "messages or dead letters are acknowledged or deleted unhandled",
 }
 
 
 class Rollout(enum.StrEnum):
-    """How a change is rolled out without loss."""
+    """A way to roll out a change without loss."""
 
     ANY = "any"
     CONSUMERS_FIRST = "consumers first"
@@ -48,7 +48,7 @@ class Rollout(enum.StrEnum):
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """What to do, in order."""
+        """Returns the steps in order."""
         return _STEPS[self]
 
 
@@ -60,13 +60,13 @@ _STEPS = {
     ),
     Rollout.PRODUCERS_FIRST: (
         "Deploy all producers, also those of other contracts that publish to the topic.",
-        "Let the old consumers handle what is there: `protoflow lag` shows 0.",
+        "Let the old consumers handle all messages, until `protoflow lag` shows 0.",
         "Replay or purge their dead letters: `protoflow dlq replay`.",
         "Deploy the consumers.",
     ),
     Rollout.DRAIN: (
         "Stop the producers.",
-        "Let the old consumers handle what is there: `protoflow lag` shows 0.",
+        "Let the old consumers handle all messages, until `protoflow lag` shows 0.",
         "Replay or purge their dead letters: `protoflow dlq replay`.",
         "Stop the old consumers.",
         "Start the new consumers, then the new producers.",

@@ -1,4 +1,4 @@
-"""The group of commands, the options that all share, and the exit code of a run."""
+"""The group of commands, their common options, and the exit code of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from protoflow.errors import ProtoflowError
 
 
 class _Commands(click.Group):
-    """Imports a command when it is run; the help for the list of commands is in a table."""
+    """Imports a command only when it is run; the list of commands comes from a table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Returns the names, in the order of the table."""
@@ -30,7 +30,7 @@ class _Commands(click.Group):
         return cast(click.Command, importlib.import_module(row.module).command)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; the reader of its output may end early, as `head` does."""
+        """Runs the command. A reader such as `head` may close its output early."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:

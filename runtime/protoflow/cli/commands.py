@@ -1,4 +1,4 @@
-"""The commands: one row each, so that `--help` loads none of them."""
+"""The commands: one row each, so that `--help` imports none of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class Row(NamedTuple):
     """A command.
 
     Attributes:
-        module: the module that holds it as `command`.
-        help: one line for the list of commands.
+        module: the module that defines it as `command`.
+        help: its line in the list of commands.
     """
 
     module: str
@@ -40,6 +40,9 @@ COMMANDS = {
         "protoflow.cli.breaking.command", "Show what a changed contract does to messages."
     ),
     "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker."),
+    "export": Row(
+        "protoflow.cli.export.command", "Print manifests for Kubernetes, KEDA or systemd."
+    ),
     "doctor": Row(
         "protoflow.cli.doctor", "Check the installation and the connection to the broker."
     ),

@@ -1,4 +1,4 @@
-"""The contract for commands: generated modules are found and loaded."""
+"""The contract for commands: finds and loads generated modules."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _catalog(names: list[str]) -> Catalog:
         file for name in names for module in _modules(name) if (file := _spec(module)) is not None
     ]
     if not files:
-        raise ConfigError(f"{', '.join(names)} holds no module that protoflow generated")
+        raise ConfigError(f"{', '.join(names)} contains no module that protoflow generated")
     return Catalog(files)
 
 

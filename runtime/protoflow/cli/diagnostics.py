@@ -1,4 +1,4 @@
-"""The rows of `check` and `doctor`: each examines one aspect."""
+"""The rows of `check` and `doctor`; each one checks one aspect."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _OLDEST = (3, 11)
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The result of an examination.
+    """The result of a check.
 
     Attributes:
-        check: the examined aspect.
-        ok: whether it is correct; None if it was not examined.
+        check: the aspect.
+        ok: whether it is correct; None if it was not checked.
         note: the finding, or the fix.
     """
 
@@ -38,7 +38,7 @@ class Result:
 
 
 def examined(check: str, examine: Callable[[], str]) -> Result:
-    """Runs one examination; an error of Protoflow becomes its result."""
+    """Runs one check; an error of Protoflow becomes its result."""
     try:
         return Result(check=check, ok=True, note=examine())
     except MissingExtraError as error:
@@ -67,7 +67,7 @@ def python() -> str:
 
 
 def versions() -> str:
-    """Checks that plugin and runtime have the same version: they are one distribution."""
+    """Checks that plugin and runtime have the same version, as parts of one distribution."""
     try:
         installed = metadata.version("protoc-gen-protoflow")
     except metadata.PackageNotFoundError:

@@ -22,7 +22,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     #: The broker or the service cannot be reached, or refuses the credentials.
     UNREACHABLE = 3
-    #: Only a part of the work is done; the report lists the rest.
+    #: Only part of the work is done; the report lists the rest.
     PARTLY = 4
     #: An internal error of Protoflow.
     INTERNAL = 5

@@ -9,11 +9,11 @@ import sys
 
 from protoflow.codecs.printable import printable
 
-#: The number of characters of a field that are shown.
+#: The most characters of a field that are shown.
 _LONGEST = 2000
-#: A shorter value may be in the text by chance.
+#: A shorter value may occur in the text by chance.
 _SHORT = 4
-#: The attributes that every record has; all others came as `extra`.
+#: The attributes that every record has; all others were passed as `extra`.
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
@@ -27,7 +27,7 @@ def configure(form: str, level: str) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """`12:03:04 INFO protoflow.service: text name=value`; values in the text are not repeated."""
+    """Formats `12:03:04 INFO protoflow.service: text name=value` without repeated values."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
@@ -44,7 +44,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line, times in UTC."""
+    """Formats a record as one line of JSON, with times in UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line."""

@@ -18,7 +18,7 @@ from protoflow.outbox.configured import outbox_at
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-#: The highest number of messages that `list` shows, and how many are read at once.
+#: The most messages that `list` shows, and the number that is read at once.
 _MOST, _PAGE = 10_000, 1000
 _COLUMNS = ("position", "id", "topic", "reason")
 
@@ -101,7 +101,7 @@ def purge(
         wanted = await _wanted(store, positions, everything)
         if wanted and not yes:
             if not sys.stdin.isatty():
-                raise click.UsageError("to purge without being asked, say --yes")
+                raise click.UsageError("to purge without confirmation, give --yes")
             click.confirm(f"purge {counted(len(wanted), 'message')}?", abort=True, err=True)
         await store.delete(wanted)
         return len(wanted)

@@ -13,7 +13,8 @@ from protoflow.contract.spec import PublicationSpec
 from protoflow.deployment import subscriptions
 from protoflow.errors import ConfigError
 from protoflow.registrations.subscription_plan import HandlerPlan
-from protoflow.transport import Topology
+from protoflow.routing.transport import claims_of
+from protoflow.transport import SubscriptionSettings, Topology
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,9 @@ class Planned:
     """A contract with settings.
 
     Attributes:
-        handlers: one for each consuming method.
-        published: the physical topics to which only producers write.
-        topology: the needs of a service with all these handlers.
+        handlers: one plan for each consuming method.
+        published: the physical topics that are published to and not consumed.
+        topology: the topics and groups that a service with all these handlers needs.
     """
 
     handlers: tuple[HandlerPlan, ...]
@@ -37,7 +38,7 @@ def planned(catalog: Catalog, config: Config) -> Planned:
     Raises:
         ConfigError, RegistrationError, CapabilityError: as when a service starts.
     """
-    capabilities = transport_for(config, Clock()).capabilities
+    capabilities = claims_of(transport_for(config, Clock()))
     plans = subscriptions(catalog, config, capabilities)
     handlers = tuple(handler for one in plans for handler in one.handlers)
     topics = {topic_of(method.publication, config) for method in catalog.methods}
@@ -53,13 +54,19 @@ def planned(catalog: Catalog, config: Config) -> Planned:
     )
 
 
+def subscriptions_of(catalog: Catalog, config: Config) -> tuple[SubscriptionSettings, ...]:
+    """Returns the subscriptions of a contract if there are several transports, where they name the
+    places to read; otherwise none, so that no mistake in the contract matters."""
+    return planned(catalog, config).topology.subscriptions if config.transports else ()
+
+
 def topic_of(publication: PublicationSpec | None, config: Config) -> str:
-    """Returns the physical topic of a publication; "" if there is none. Raises ConfigError."""
+    """Returns the physical topic of a publication; "" if it has none. Raises ConfigError."""
     return "" if publication is None else physical(publication.topic, config)
 
 
 def physical(template: str, config: Config) -> str:
-    """Returns a topic with variables filled and the namespace. Raises ConfigError."""
+    """Returns a topic with its variables filled in and the namespace. Raises ConfigError."""
     names = NameResolver(config.namespace, config.variables)
     found = names.physical(template, "topic")
     if names.problems:
@@ -68,7 +75,7 @@ def physical(template: str, config: Config) -> str:
 
 
 def topic_named(name: str, catalog: Catalog, config: Config) -> str:
-    """Returns the topic at the broker for a type, a contract's topic, or a broker's topic."""
+    """Returns the broker's topic for a message type, a topic of the contract, or itself."""
     spec = catalog.message(name)
     if spec is not None and spec.topic:
         return physical(spec.topic, config)

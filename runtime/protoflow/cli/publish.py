@@ -83,7 +83,7 @@ async def _publish(
         except (click.UsageError, ProtoflowError) as error:
             if not published:
                 raise
-            raise _PartlyError(f"{error}; {published} published before it") from error
+            raise _PartlyError(f"{error}; {published} published before this error") from error
 
 
 class _PartlyError(click.ClickException):
@@ -111,7 +111,7 @@ def _outputs(spec: MessageSpec, source: str, options: dict[str, Any]) -> Iterato
 
 
 def _texts(source: str) -> Iterator[tuple[str, str]]:
-    """Returns the messages, each with its place in the input."""
+    """Yields the messages, each with its position in the input."""
     if source == "-":
         if sys.stdin is None:
             raise click.UsageError("standard input is closed")

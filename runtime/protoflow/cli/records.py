@@ -1,4 +1,4 @@
-"""Messages as commands show them: decoded by the contract, with sensitive fields hidden."""
+"""Messages as commands print them: decoded by the contract, with sensitive fields hidden."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def logs_records(command: F) -> F:
     return functools.reduce(lambda made, option: option(made), reversed(_LOGS), command)
 
 
-#: Raised by commands that need an outbox.
+#: The error of commands that need an outbox.
 NO_OUTBOX = (
     "no outbox is set: give --outbox URL, set PROTOFLOW_OUTBOX, or write `outbox` in the file of "
     "settings"
@@ -87,7 +87,7 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
             "no transport is set: give --transport URL or --config FILE, set PROTOFLOW_TRANSPORT,"
             " or name a file of settings in pyproject.toml: [tool.protoflow] config"
         )
-    if config.url.scheme == "memory":
+    if any(url.scheme == "memory" for url in config.urls):
         raise ConfigError("memory:// exists in its process and cannot be reached from another")
     return config
 
@@ -98,6 +98,12 @@ def export(transport: str | None, config_file: str | None) -> None:
         os.environ["PROTOFLOW_TRANSPORT"] = transport
     if file := config_file or _project_file():
         os.environ["PROTOFLOW_CONFIG"] = file
+
+
+def file_of(config_file: str | None) -> Path | None:
+    """Returns the file of settings that `config_of` reads; None: there is none."""
+    file = config_file or _project_file() or os.environ.get("PROTOFLOW_CONFIG")
+    return Path(file) if file else None
 
 
 def _project_file() -> str | None:
@@ -118,7 +124,7 @@ def project_settings(directory: Path = Path()) -> dict[str, Any]:
     tool = content.get("tool", {})
     found = tool.get("protoflow", {}) if isinstance(tool, dict) else None
     if not isinstance(found, dict):
-        raise ConfigError("pyproject.toml: tool.protoflow is no table; write [tool.protoflow]")
+        raise ConfigError("pyproject.toml: tool.protoflow is not a table; write [tool.protoflow]")
     if problems := list(_problems(found)):
         raise ConfigError(problems)
     return found
@@ -133,7 +139,7 @@ def _problems(table: dict[str, Any]) -> Iterator[str]:
             form = "a string" if _KNOWN[name] is str else "a table"
             yield f"pyproject.toml: [tool.protoflow] {name} is {value!r}; write {form}"
     generate = table.get("generate")
-    for name in ("out", "package"):  # a table for another command
+    for name in ("out", "package"):  # these keys are a table for another command
         value = generate.get(name, "") if isinstance(generate, dict) else ""
         if not isinstance(value, str):
             yield f"pyproject.toml: [tool.protoflow.generate] {name} is {value!r}; write a string"

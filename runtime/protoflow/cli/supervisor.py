@@ -1,4 +1,4 @@
-"""Child processes of `run`: workers that are restarted, or one that follows the sources."""
+"""Child processes of `run`: several workers, or one that is restarted when sources change."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Worker:
         if self.process is None:
             if now >= self._due:
                 self._started, self.signalled = now, False
-                # The worker has a separate session: the terminal's Ctrl-C only reaches the parent.
+                # Its own session, so that Ctrl-C in the terminal reaches only the parent.
                 self.process = subprocess.Popen(  # noqa: S603
                     self._command, env=self._environ, start_new_session=True
                 )
@@ -71,7 +71,7 @@ class Worker:
 
 
 class Signals:
-    """Counts SIGINT and SIGTERM, and passes each on to the workers."""
+    """Counts SIGINT and SIGTERM, and passes them on to the workers."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.count = 0
@@ -91,14 +91,16 @@ def run_workers(
     options: Sequence[str],
     environ: Callable[[int], Mapping[str, str]] = lambda _number: {},
 ) -> int:
-    """Runs workers until a signal drains them, and restarts a worker that ends. Returns the exit
-    code.
+    """Runs workers until a signal drains them; restarts workers that end.
 
     Args:
         target: the target of each worker.
         count: the number of workers.
         options: the options of each worker's command.
         environ: returns further environment variables for a worker by its number.
+
+    Returns:
+        The exit code.
     """
     command = _command(target, options)
     workers = [Worker(number, command, environ(number)) for number in range(1, count + 1)]
@@ -112,7 +114,7 @@ def run_workers(
                 _stop(workers)
                 return code
             if code is not None:
-                click.echo(f"worker {worker.number} ended with {code}; it is restarted", err=True)
+                click.echo(f"worker {worker.number} ended with {code}; restarting it", err=True)
         time.sleep(_POLL)
     return _stop(workers)
 
@@ -154,17 +156,17 @@ def follow(parent: int) -> None:
 def _stop(workers: Sequence[Worker]) -> int:
     """Waits for all workers to drain; returns the worst exit code."""
     for worker in workers:
-        # A signal during the start of a worker has not reached it.
+        # A signal that arrives while a worker starts does not reach it.
         if not worker.signalled:
             worker.signal(signal.SIGTERM)
     codes = [worker.process.wait() for worker in workers if worker.process is not None]
-    # A worker that got the signal before it began has nothing to drain.
+    # A worker that a signal ended before it began had nothing to drain.
     codes = [0 if code == -signal.SIGTERM else code for code in codes]
     return max((code if code >= 0 else 128 - code for code in codes), default=0)
 
 
 def _command(target: str, options: Sequence[str]) -> list[str]:
-    # -P: as for the command itself, the working directory must not hide a library's module.
+    # -P, so that no module in the working directory hides a library.
     command = [sys.executable, "-P", "-m", "protoflow.cli", "run", f"--parent={os.getpid()}"]
     return [*command, *options, target]
 
@@ -172,7 +174,7 @@ def _command(target: str, options: Sequence[str]) -> list[str]:
 def _times() -> dict[Path, float]:
     found = {}
     for path in _sources(Path.cwd()):
-        with contextlib.suppress(FileNotFoundError):  # editors replace files
+        with contextlib.suppress(FileNotFoundError):  # editors may just be replacing the file
             found[path] = path.stat().st_mtime
     return found
 

@@ -32,10 +32,10 @@ def load(target: str) -> Service:
         return services[0]
     if services:
         names = [key for key, value in vars(module).items() if isinstance(value, Service)]
-        raise ConfigError(f"{target} holds several services; say {target}:{names[0]}")
+        raise ConfigError(f"{target} contains several services; name one: {target}:{names[0]}")
     handlers = [value for value in vars(module).values() if _is_handler(value, module)]
     if not handlers:
-        raise ConfigError(f"{target} holds no Service and no handler class; write {target}:NAME")
+        raise ConfigError(f"{target} contains no Service and no handler class; write {target}:NAME")
     return _registered([_made(handler, target) for handler in handlers])
 
 
@@ -57,7 +57,7 @@ def import_module(name: str) -> ModuleType:
 
 
 def _failure(what: str, error: BaseException) -> str:
-    """Describes a failure in the user's code and its place, in one line."""
+    """Describes a failure in the user's code and its location, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if "importlib" not in frame.filename]
     place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if len(theirs) > 1 else ""
@@ -103,7 +103,7 @@ def _made(handler: type[Handler | HandlerSync], target: str) -> Handler | Handle
         inspect.signature(handler).bind()
     except TypeError as error:
         raise ConfigError(
-            f"{target}: {handler.__name__} cannot be made without arguments ({error}); make a"
+            f"{target}: {handler.__name__} needs arguments ({error}); make a"
              " Service that has it and name that") from None  # fmt: skip
     made: Handler | HandlerSync = _called(handler, target)
     return made

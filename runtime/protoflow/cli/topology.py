@@ -1,4 +1,4 @@
-"""`protoflow topology`: the contract's needs at the broker, and whether they exist."""
+"""`protoflow topology`: the topics and groups of the contract, and whether they exist."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from protoflow.cli.exits import ExitCode
 from protoflow.config import Config
 from protoflow.connection import Connection
 from protoflow.errors import CapabilityError, TopologyError
+from protoflow.routing.transport import parts_of
 from protoflow.transport import KeepsTables, PrintsPolicy, Topology, TopologyMode
 
 
@@ -79,8 +80,9 @@ async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[di
 async def _applied(config: Config) -> Connection:
     """Opens a connection to a broker after creating the tables of its transport."""
     connection = Connection(config)
-    if isinstance(connection.transport, KeepsTables):
-        await connection.transport.apply_tables()
+    for transport in parts_of(connection.transport).values():
+        if isinstance(transport, KeepsTables):
+            await transport.apply_tables()
     return connection
 
 

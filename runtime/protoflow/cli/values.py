@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import time
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Finite(click.FloatRange):
-    """A finite number of a range: not nan or inf, and at most a century of seconds."""
+    """A finite number within a range: neither nan nor inf, and at most a century of seconds."""
 
     _MOST = 100 * 366 * 86400.0
 
@@ -20,7 +21,7 @@ class Finite(click.FloatRange):
         """Returns the number; raises a usage error for an invalid one."""
         found = super().convert(value, param, ctx)
         if not found <= self._MOST:
-            self.fail(f"{value} is too large, or no number.", param, ctx)
+            self.fail(f"{value} is too large, or not a number.", param, ctx)
         return found
 
 
@@ -36,7 +37,7 @@ def moment_of(text: str) -> float:
     """Returns the seconds since the epoch of a time or an age. Raises BadParameter."""
     age = _duration_of(text)
     if age is not None:
-        return datetime.datetime.now(datetime.UTC).timestamp() - age
+        return time.time() - age
     try:
         return time_of(text)
     except ValueError:

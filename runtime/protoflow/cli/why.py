@@ -73,9 +73,9 @@ def command(
 
 
 async def _search(config: Config, topology: Topology, report: Report, bounds: Bounds) -> None:
-    """Adds the findings of the broker, or that it does not answer."""
+    """Adds the findings at the broker, or a note that it does not answer."""
     try:
-        async with looking.connection(config) as connection:
+        async with looking.connection(config, topology.subscriptions) as connection:
             await search_broker(
                 connection.transport, connection.dead_letters, topology, report, bounds
             )
@@ -99,7 +99,7 @@ def _print(report: Report) -> None:
             f" {timestamp(one.time)}"
         )
     if not report.caused:
-        click.echo("caused: not known")
+        click.echo("caused: unknown")
     for place in report.searched:
         click.echo(f"searched: {place}")
     for place in report.not_searched:

@@ -90,7 +90,7 @@ class Binding:
                 watermill = value
                 metadata[name] = value
             elif name.lower() in (wire.CONTENT_TYPE, self.content_type):
-                # If both exist, the one that names an envelope counts.
+                # If metadata has both headers, the one that names an envelope is used.
                 known = metadata.get(wire.CONTENT_TYPE, "")
                 if not known.lower().startswith(wire.CLOUDEVENTS):
                     metadata[wire.CONTENT_TYPE] = value

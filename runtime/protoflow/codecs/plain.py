@@ -19,10 +19,10 @@ _MOST_VALUES = 1000
 
 
 def shown(value: Any, sensitive: Sensitive) -> Any:
-    """Returns any decoded message as plain data that JSON can represent.
+    """Returns a decoded message as plain data that JSON can represent.
 
     Args:
-        value: a protobuf message, or any other data, whose types are unknown.
+        value: a protobuf message, or other data of unknown types.
         sensitive: the sensitive fields by type.
     """
     if not isinstance(value, ProtoMessage):

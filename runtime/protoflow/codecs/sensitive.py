@@ -153,7 +153,7 @@ def _json_text(message: ProtoMessage) -> str | None:
 
     try:
         value = json_format.MessageToDict(message)
-    except Exception:  # the value has no JSON form, whatever the error is
+    except Exception:  # whatever the error is, the value has no JSON form
         return None
     return value if isinstance(value, str) else None
 

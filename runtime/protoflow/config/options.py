@@ -1,8 +1,8 @@
 """The options of a transport: a frozen dataclass filled from the URL and the config.
 
 A field's type determines the accepted values: str, int, float, bool, an Enum (by value), Secret,
-`tuple[X, ...]` (separated by commas in a URL), each also as `X | None`. A float may be
-written as a duration: `250ms`, `30s`, `5m`, `1h`, `7d`.
+a dataclass of such fields (a table), `tuple[X, ...]` (separated by commas in a URL), each also as
+`X | None`. A float may be written as a duration: `250ms`, `30s`, `5m`, `1h`, `7d`.
 """
 
 from __future__ import annotations
@@ -41,25 +41,34 @@ def parse_options(
     raise ConfigError or ValueError for values that contradict each other. Raises ConfigError, which
     names every mistake but no secret.
     """
+    try:
+        return _filled(cls, {**options, **query})
+    except ConfigError as error:
+        raise ConfigError(
+            f"transport: {transport}: {problem}" for problem in error.problems
+        ) from None
+
+
+def _filled(cls: type[T], given: Mapping[str, Any]) -> T:
+    """Returns an instance of `cls` with these values. Raises ConfigError with every mistake."""
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls) if field.init]
     problems: list[str] = []
     values: dict[str, Any] = {}
-    for name, value in {**options, **query}.items():
+    for name, value in given.items():
         if name not in known:
             renamed = getattr(cls, "RENAMED", {})
-            problem = _renamed(name, renamed) if name in renamed else _unknown(name, known)
-            problems.append(f"transport: {transport}: {problem}")
+            problems.append(_renamed(name, renamed) if name in renamed else _unknown(name, known))
             continue
         try:
             values[name] = convert(hints[name], value)
         except ValueError as error:
-            problems.append(f"transport: {transport}: option {name}: {error}")
+            problems.append(f"option {name}: {error}")
     problems += [
-        f"transport: {transport}: option {field.name} is missing"
+        f"option {field.name} is missing"
         for field in dataclasses.fields(cls)
         if field.init
-        and field.name not in {**options, **query}
+        and field.name not in given
         and field.default is dataclasses.MISSING
         and field.default_factory is dataclasses.MISSING
     ]
@@ -67,12 +76,8 @@ def parse_options(
         raise ConfigError(problems)
     try:
         return cls(**values)
-    except ConfigError as error:
-        raise ConfigError(
-            f"transport: {transport}: {problem}" for problem in error.problems
-        ) from None
     except ValueError as error:
-        raise ConfigError(f"transport: {transport}: {error}") from None
+        raise ConfigError(str(error)) from None
 
 
 def parse_duration(text: str) -> float:
@@ -107,7 +112,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def convert(kind: Any, value: Any) -> Any:
-    """Converts `value` to `kind`. Raises ValueError, whose text does not contain the value."""
+    """Converts `value` to `kind`. Raises ValueError with a text that does not contain the value."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         inner = [part for part in typing.get_args(kind) if part is not type(None)]
         return None if value is None or value == "" else convert(inner[0], value)
@@ -115,7 +120,20 @@ def convert(kind: Any, value: Any) -> Any:
         return tuple(convert(typing.get_args(kind)[0], item) for item in _items(value))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _member(kind, value)
+    if dataclasses.is_dataclass(kind):
+        return _table(kind, value)
     return _CONVERTERS[kind](value)
+
+
+def _table(kind: Any, value: Any) -> Any:
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table")
+    try:
+        return _filled(kind, value)
+    except ConfigError as error:
+        raise ValueError("; ".join(error.problems)) from None
 
 
 def _items(value: Any) -> Iterator[Any]:

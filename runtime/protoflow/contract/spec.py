@@ -35,7 +35,7 @@ class Ordering(enum.StrEnum):
 
 
 class UnhandledTypes(enum.StrEnum):
-    """The treatment of a message whose type the subscription does not handle."""
+    """Decides what happens to a message whose type the subscription does not handle."""
 
     SKIP = "skip"
     DEAD_LETTER = "dead_letter"
@@ -56,7 +56,7 @@ class Effects(enum.StrEnum):
 
 
 class OnExhausted(enum.StrEnum):
-    """The treatment of a message whose attempts are exhausted."""
+    """Decides what happens to a message whose attempts are exhausted."""
 
     DEAD_LETTER = "dead_letter"
     DROP = "drop"

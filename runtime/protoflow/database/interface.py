@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-#: A row, whatever row factory the user set.
+#: A row in the form of the user's row factory.
 Row: TypeAlias = Sequence[Any]
 Dialect: TypeAlias = Literal["postgresql", "sqlite"]
 

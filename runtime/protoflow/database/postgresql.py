@@ -10,7 +10,7 @@ from protoflow.database.placeholders import positional
 
 #: PQTRANS_IDLE and PQTRANS_UNKNOWN of libpq: no transaction, and no connection.
 _IDLE, _CLOSED = 0, 4
-# Rows are tuples, whatever row factory the connection has.
+# Rows are tuples, even if the connection has another row factory.
 _TUPLES: Final = {"row_factory": lambda _cursor: tuple}
 
 

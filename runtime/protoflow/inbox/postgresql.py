@@ -52,14 +52,19 @@ class AsyncpgPool(_Pool):
 
     async def begin(self) -> AsyncpgTransaction:
         """See `Opener`."""
+        transaction, _ = await self.begin_with("")
+        return transaction
+
+    async def begin_with(self, statements: str) -> tuple[AsyncpgTransaction, bool]:
+        """See `QuickOpener`."""
         connection = await self._pool.acquire()
         transaction = AsyncpgTransaction(self._pool, connection)
         try:
-            await transaction.begin()
+            inserted = await transaction.begin(statements)
         except BaseException:
             await transaction.close()
             raise
-        return transaction
+        return transaction, inserted
 
 
 class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
@@ -68,11 +73,19 @@ class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
     def __init__(self, pool: Any, connection: Any) -> None:
         self._pool = pool
         self._transaction = connection.transaction()
-        self._transaction._connection = _Committing(self._transaction._connection)
-        self.begin = self._transaction.start
+        self._sent = _Sent(self._transaction._connection)
+        self._transaction._connection = self._sent
         self.commit = self._transaction.commit
         self.connection = connection
         self.database = AsyncpgConnection(connection)
+
+    async def begin(self, statements: str) -> bool:
+        """Begins with statements, if there are any; whether the last one inserted a row."""
+        self._sent.first = statements
+        await self._transaction.start()
+        if self._sent.error is not None:
+            raise self._sent.error
+        return self._sent.status != "INSERT 0 0"
 
     async def prepare(self) -> None:
         """See `Transaction`."""
@@ -88,26 +101,52 @@ class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
                 await self._pool.release(self.connection)
 
 
-class _Committing:
+class _Sent:
     """The connection to which a transaction of asyncpg sends its statements.
 
     asyncpg does not report that a transaction failed, or that the server answered a COMMIT with
     ROLLBACK. A failed transaction refuses the SELECT, which is sent together with the COMMIT.
+
+    Attributes:
+        first: statements that are sent together with BEGIN.
+        status: what the server answered to the last of them.
+        error: why one failed. The transaction has begun, and can be rolled back.
     """
+
+    __slots__ = ("_real", "error", "first", "status")
+    first: str
+    status: str
+    error: Exception | None
 
     def __init__(self, connection: Any) -> None:
         object.__setattr__(self, "_real", connection)
+        self.first, self.status, self.error = "", "", None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        setattr(self._real, name, value)
+        if name in self.__slots__:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._real, name, value)
 
     async def execute(self, query: str) -> Any:
         """Executes a statement of the transaction itself."""
-        if query != "COMMIT;":
+        if query == "COMMIT;":
+            return await self._commit()
+        if not self.first:
             return await self._real.execute(query)
+        query, self.first = query + self.first, ""
+        try:
+            self.status = await self._real.execute(query)
+        except Exception as error:
+            if not self._real.is_in_transaction():
+                raise
+            self.error = error
+        return None
+
+    async def _commit(self) -> Any:
         try:
             return await self._real.execute("SELECT 1; COMMIT")
         except Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from protoflow.database import DatabaseConnection, Dialect, Row, SyncDatabaseConnection
@@ -51,6 +52,14 @@ lifted AS MATERIALIZED (
 SELECT entered.day, entered.source, entered.id FROM lifted, entered"""  # noqa: S608
 _ENTER_SQLITE: Final = """INSERT INTO protoflow_inbox (day, consumer, handler, source, id)
 VALUES ($3, $1, $2, $4, $5) ON CONFLICT {conflict} RETURNING day, source, id"""
+# The same without parameters, so that it can be sent together with BEGIN. It is planned each time:
+# planning several short statements takes less time than planning one that does everything.
+_ENTER_AS_TEXT: Final = """
+SELECT set_config('protoflow.lock_timeout', current_setting('lock_timeout'), true);
+SET LOCAL lock_timeout = '{wait}ms';
+INSERT INTO protoflow_inbox (day, consumer, handler, source, id)
+VALUES ({day}, {consumer}, {handler}, {source}, {id}) ON CONFLICT {conflict}
+RETURNING set_config('lock_timeout', current_setting('protoflow.lock_timeout'), true)"""
 _DELETE_POSTGRESQL: Final = """DELETE FROM protoflow_inbox WHERE ctid IN (
   SELECT ctid FROM protoflow_inbox WHERE handled_at < now() - $1::float8 * interval '1 second'
   LIMIT 1000 FOR UPDATE SKIP LOCKED) RETURNING 1"""
@@ -74,6 +83,10 @@ class Table:
         milliseconds = max(1, round(wait * 1000))
         one = _ENTER_ONE_POSTGRESQL if self._postgresql else _ENTER_SQLITE
         self._one = [one.format(conflict=each, wait=milliseconds) for each in (_ANEW, _AGAIN)]
+        self._texts = [
+            partial(_ENTER_AS_TEXT.format, conflict=each, wait=milliseconds)
+            for each in (_ANEW, _AGAIN)
+        ]
         self._many = _ENTER_MANY_POSTGRESQL.format(wait=milliseconds)
 
     async def enter(
@@ -85,6 +98,16 @@ class Table:
         for statement, values in self._statements(consumer, handler, entries, again):
             found.update(map(_entry, await database.fetch(statement, *values)))
         return found
+
+    def text(self, consumer: str, handler: str, entry: Entry, again: bool) -> str:
+        """Returns statements of PostgreSQL that record a message; the last one is an INSERT."""
+        return self._texts[again](
+            day=entry.day,
+            consumer=_literal(consumer),
+            handler=_literal(handler),
+            source=_literal(entry.source),
+            id=_literal(entry.id),
+        )
 
     def enter_sync(
         self, database: SyncDatabaseConnection, consumer: str, handler: str,
@@ -113,3 +136,8 @@ class Table:
 
 def _entry(row: Row) -> Entry:
     return Entry(row[0], row[1], row[2])
+
+
+def _literal(text: str) -> str:
+    """Returns SQL for a text: only digits are quoted, so no text can end the literal."""
+    return f"convert_from(decode('{text.encode().hex()}', 'hex'), 'UTF8')"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from protoflow.database import DatabaseConnection, Dialect, SyncDatabaseConnection
 
@@ -94,6 +94,16 @@ class Opener(Protocol):
 
     async def close(self) -> None:
         """Closes the inbox's own objects; the user's pool or engine stays open."""
+        ...
+
+
+@runtime_checkable
+class QuickOpener(Protocol):
+    """Opens a transaction and executes its first statements in one round trip."""
+
+    async def begin_with(self, statements: str) -> tuple[Transaction, bool]:
+        """Opens a transaction with statements that have no parameters, the last one an INSERT.
+        Returns also whether it inserted a row. Raises the driver's error: then none is open."""
         ...
 
 

@@ -33,14 +33,14 @@ class Event(enum.StrEnum):
 
 @dataclass_record
 class MessageEvent:
-    """An event of a message, with its place.
+    """An event of a message, with its location.
 
     Attributes:
         time: in seconds since the epoch.
         id: the message id.
         event: the kind of event.
         handler: the full name of the handler, if a handler was involved.
-        topic: the topic from which it was consumed, or to which it was published or dead-lettered.
+        topic: the topic that it was consumed from, published to or dead-lettered to.
         group: the consumer group.
         attempt: the number of the run; 0 if there was no run.
         type: for publishes, the full name of the message's type.

@@ -181,7 +181,7 @@ class Journal:
     def _write_all(self) -> None:
         while time.monotonic() >= self._retry_at:
             idle = not self._rows
-            # A process that records nothing creates no file.
+            # A process without events creates no file.
             if idle and not (self._writer.is_open and time.monotonic() >= self._expire_at):
                 return
             batch = [self._rows.popleft() for _ in range(min(_BATCH, len(self._rows)))]

@@ -1,4 +1,4 @@
-"""Minutes of handlers: counters are sampled, so recording costs nothing per message."""
+"""Samples the counters of handlers each minute, so that recording costs nothing per message."""
 
 from __future__ import annotations
 

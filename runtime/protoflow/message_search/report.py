@@ -18,7 +18,7 @@ from protoflow.transport import FoundMessages, Sighting, SubscriptionSettings
 #: Times of journal, broker and id count as equal within this many seconds.
 _SAME = 5.0
 _RETRY = "waits again"
-#: Events whose topic is the dead-letter topic.
+#: Events that are recorded with the dead-letter topic instead of the topic.
 _ELSEWHERE = (Event.DEAD_LETTERED, Event.REPLAYED, Event.PURGED)
 #: Events after which a group is finished with a message.
 _ENDS = (Event.HANDLED, Event.SKIPPED, Event.DROPPED)

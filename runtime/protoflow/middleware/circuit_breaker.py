@@ -121,7 +121,7 @@ class _Circuit:
         self._era = 0
 
     def enter(self) -> int | None:
-        """Returns the argument of `left` for the end of the run; None if it may not start."""
+        """Returns the argument for `left` at the end of the run; None if it may not start."""
         if self.state is CircuitState.OPEN:  # the run had started before the gate closed
             return None
         if self.state is CircuitState.HALF_OPEN:

@@ -12,7 +12,7 @@ from protoflow.pipeline import HandlerSpec, Middleware, Next
 
 #: Seconds for which a run waits in its worker, too short to affect a timeout.
 _PATIENCE = 0.02
-#: After that wait, the run leaves its worker to other runs for this many seconds.
+#: Seconds for which a run then leaves its worker to other runs.
 _AGAIN = 0.05
 
 

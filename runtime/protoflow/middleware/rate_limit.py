@@ -73,7 +73,7 @@ class _Turns:
         return wait
 
     def _forget(self, moment: float) -> None:
-        """Removes the turns of messages that were lost meanwhile."""
+        """Removes the turns of messages that were lost in the meantime."""
         while self._given:
             first = next(iter(self._given))
             if self._given[first][1] > moment - _FORGOTTEN:

@@ -12,7 +12,7 @@ class Health:
     Attributes:
         live: no part of the runtime has died.
         ready: it is connected and subscribed, and no failure has paused a subscription.
-        problems: the problems, by subscription or part.
+        problems: the problems, by subscription or part, with those that do not affect `ready`.
     """
 
     live: bool

@@ -27,6 +27,7 @@ _JOIN: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "protoflow_dead_letters_oldest_timestamp_seconds": _earliest,
     "protoflow_dead_letters_newest_timestamp_seconds": max,
     "protoflow_outbox_pending": max,
+    "protoflow_transport_warnings": max,
     "protoflow_outbox_oldest_timestamp_seconds": _earliest,
     "protoflow_subscription_healthy": min,
 }

@@ -71,9 +71,9 @@ class Submitter:
 
 
 def failure_of(answer: asyncio.Future[Any], what: str, count: int) -> TransportError | None:
-    """Returns why an answer for this many entries has no results; None if it has results."""
+    """Returns the error if an answer does not have this many results, or None."""
     if answer.cancelled():
-        return PublishError(f"{what} was cancelled: the transport closes")
+        return PublishError(f"{what} was cancelled, because the transport closed")
     error = answer.exception()
     if error is None:
         results = answer.result()

@@ -19,11 +19,11 @@ _NOTHING = DeliveryPolicy()
 def shared(
     handlers: Sequence[HandlerPlan], config: Config, conflicts: list[str]
 ) -> list[HandlerPlan]:
-    """Returns the handlers with the values that hold for all; reports contradictions.
+    """Returns the handlers with the values of their subscription; reports contradictions.
 
-    A value holds for all handlers if some of them set it and the others do not. Config of one
-    handler has priority over contracts, and contracts over the defaults of the config. Two
-    different values from the same kind of source contradict each other.
+    If some handlers set a value and the others do not, it holds for all. Config of one handler has
+    priority over contracts, and contracts over the defaults of the config. Two different values
+    from the same kind of source contradict each other.
     """
     together = (
         f"these consume {handlers[0].topic} in the group {handlers[0].group} together: set the "
@@ -37,6 +37,14 @@ def shared(
             conflicts.append(f"{leaf} is {said}, but {together}, or in one of them")
         if values:
             leaves[leaf] = next(iter(values))
+    if len({handler.transport for handler in handlers}) > 1:
+        said = " and ".join(
+            f"{handler.registration.name} from {handler.transport}" for handler in handlers
+        )
+        conflicts.append(
+            f"{said} consume on different transports, but {together}, or give one a consumer_group "
+            "of its own"
+        )
     if len({handler.registration.broadcast for handler in handlers}) > 1:
         names = " and ".join(handler.registration.name for handler in handlers)
         conflicts.append(

@@ -30,7 +30,7 @@ class BatchContext(Context):
         attempt = max(item.attempt for item in items)
         super().__init__(delivery, items[0].message, attempt, handler, group, encode)
         self.items = tuple(items)
-        #: The index of the input for each output; None stands for the whole batch.
+        #: The index of the input for each output; None means the whole batch.
         self.causes: list[int | None] = []
         # Keyed by object identity, because the items keep their messages alive.
         self._places: dict[int, int] = {}
@@ -51,11 +51,11 @@ class BatchContext(Context):
         self.causes.append(None)
 
     def take_outputs(self) -> list[Message]:
-        """Returns the outputs kept so far, including those of the items' own contexts."""
+        """Returns the outputs so far, including those of the contexts of single items."""
         return [message for _cause, message in self.take_caused()]
 
     def take_caused(self) -> list[tuple[int | None, Message]]:
-        """Returns the same outputs with the index of their input; None stands for the batch."""
+        """Returns the same outputs with the index of their input; None means the whole batch."""
         caused = list(zip(self.causes, super().take_outputs(), strict=True))
         self.causes = []
         for index, item in enumerate(self.items):

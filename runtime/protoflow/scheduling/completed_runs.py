@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from protoflow.errors import PublishRefusedError, TransportError
 from protoflow.message import Action, Message, Settlement, SettleResult
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.submitter import refusal
 from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
@@ -31,6 +32,7 @@ class Outputs:
         self._host = host
         self._settler = settler
         self._refused = refused
+        self._routes = settler.routes
         #: Jobs whose outputs are not confirmed yet, with the jobs that depend on them.
         self.publishing: dict[Job, Sequence[Job]] = {}
 
@@ -42,6 +44,8 @@ class Outputs:
             for job in jobs:
                 spec.stats.handled += 1
                 self.acknowledge(job)
+        elif self._routes is not None and (name := self._routes.elsewhere(outputs)) is not None:
+            self._done_elsewhere(jobs, outputs, name, self._routes)
         elif (problem := refusal(outputs, spec.capabilities)) is not None:
             self._refused(jobs, problem)
         elif spec.capabilities.atomic:
@@ -56,11 +60,26 @@ class Outputs:
             self._host.end_turn(job)
 
     def take(self, wanted: Callable[[Job], bool]) -> list[Job]:
-        """Removes jobs whose outputs are not confirmed, with the jobs that depend on them."""
+        """Removes the selected jobs with unconfirmed outputs, and the jobs that depend on them."""
         taken: list[Job] = []
         for first in [job for job in self.publishing if wanted(job)]:
             taken += [first, *self.publishing.pop(first)]
         return taken
+
+    def _done_elsewhere(
+        self, jobs: Sequence[Job], outputs: Sequence[Message], name: str, routes: OutputRoutes
+    ) -> None:
+        """Publishes outputs of which some go to another transport."""
+        problem = routes.refusal(outputs)
+        if jobs[0].route.spec.policy.atomic:
+            problem = PublishRefusedError(
+                f"the handler is `atomic` on the transport {routes.own}, but an output goes to "
+                f"{name}; leave `atomic` unset, or put the topic on {routes.own}"
+            )
+        if problem is not None:
+            self._refused(jobs, problem)
+        else:
+            self._done_in_turn(jobs, outputs)
 
     def _done_in_turn(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
         """Publishes, waits for the confirmation, and settles."""
@@ -69,7 +88,8 @@ class Outputs:
 
         def confirmed(refused: PublishRefusedError | None) -> None:
             if self.publishing.pop(first, None) is None:
-                return  # the job was removed meanwhile: this process may not settle its messages
+                # the job was removed, because this process may no longer settle its messages
+                return
             if refused is not None:
                 self._refused(jobs, refused)
                 return
@@ -100,7 +120,7 @@ class Outputs:
                 self._confirmed(jobs, outputs)
                 self._host.settled_with(others)
             elif others:
-                # One message was lost, so nothing was done: the messages still held are given back.
+                # One message was lost, so nothing was settled: give back the held messages.
                 for job in jobs:
                     self._settler.settle(job, _release(job))
             for job in jobs:

@@ -25,12 +25,12 @@ _UNPUBLISHED = "dead letters cannot be published"
 
 
 class DeadLetterPublisher:
-    """Publishes the dead letters of one subscription. It pauses while one fails.
+    """Publishes the dead letters of one subscription; pauses it while publishing fails.
 
     Args:
         host: the engine.
         submitter: publishes.
-        settler: settles what was dead-lettered.
+        settler: settles the dead-lettered messages.
     """
 
     def __init__(self, host: Host, submitter: Submitter, settler: Settler) -> None:
@@ -52,7 +52,7 @@ class DeadLetterPublisher:
         task.add_done_callback(lambda task: self._publishing.pop(task, None))
 
     def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Removes jobs whose dead letters are not confirmed; these are not published any more."""
+        """Removes jobs whose dead letters are not confirmed; publishing them is not repeated."""
         # A finished publication has its settlement in flight, before its callback is called.
         taken = [
             (task, job)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -19,6 +19,7 @@ from protoflow.errors import BatchFailed, PublishRefusedError
 from protoflow.handler import Batch
 from protoflow.inbox.entries import Entry, entry_of
 from protoflow.inbox.failures import is_busy, is_conflict, is_refused, not_open
+from protoflow.inbox.transaction import QuickOpener
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec
@@ -39,10 +40,10 @@ _log = logging.getLogger("protoflow.inbox")
 
 #: A run that loses a conflict with another transaction is repeated this often at once.
 _CONFLICTS: Final = 3
-#: The limit for the outputs of one run, because they are kept until the commit.
+#: The most outputs of one run, because they are kept in memory until the commit.
 _MOST_OUTPUTS: Final = 10_000
 _MOST_BYTES: Final = 64 * 1024 * 1024
-#: Waits in seconds before a run is tried again whose transaction did not begin.
+#: Seconds before a run is repeated if its transaction could not begin.
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 5.0
 #: If the result of COMMIT is unknown, the inbox is asked after this time.
@@ -95,6 +96,7 @@ class ExactlyOnce:
         self.destination = destination
         self.threads = threads
         self.topics = topics
+        self._quick = inbox.opener if isinstance(inbox.opener, QuickOpener) else None
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
 
     async def run(self, delivery: Delivery, context: Context) -> Outcome:
@@ -125,21 +127,11 @@ class ExactlyOnce:
         self, context: Context, items: Sequence[Context], entries: Sequence[Entry]
     ) -> Outcome:
         """Runs the handler in one transaction."""
-        opener = self.inbox.opener
-        if opener is None:
-            raise TypeError("the inbox opens transactions in threads only")
         try:
-            transaction = await opener.begin()
+            transaction, fresh = await self._begin(items, entries)
         except Exception as error:
             return self.postponed(error)
         try:
-            try:
-                fresh = await self.inbox.table.enter(
-                    transaction.database, self.spec.group, self.spec.name, entries,
-                    self.repeated(items),
-                )  # fmt: skip
-            except Exception as error:
-                return self.postponed(error)
             self.began()
             chosen = chosen_of(items, entries, fresh)
             if not chosen:
@@ -158,6 +150,26 @@ class ExactlyOnce:
             return await self._commit(transaction, context)
         finally:
             await transaction.close()
+
+    async def _begin(
+        self, items: Sequence[Context], entries: Sequence[Entry]
+    ) -> tuple[Transaction, Collection[Entry]]:
+        """Opens a transaction and records messages; returns those that are to be handled."""
+        opener, table = self.inbox.opener, self.inbox.table
+        group, name, again = self.spec.group, self.spec.name, self.repeated(items)
+        if opener is None:
+            raise TypeError("the inbox opens transactions in threads only")
+        if self._quick is not None and len(entries) == 1:
+            statements = table.text(group, name, entries[0], again[0])
+            transaction, inserted = await self._quick.begin_with(statements)
+            return transaction, entries if inserted else ()
+        transaction = await opener.begin()
+        try:
+            fresh = await table.enter(transaction.database, group, name, entries, again)
+        except BaseException:
+            await transaction.close()
+            raise
+        return transaction, fresh
 
     def repeated(self, items: Sequence[Context]) -> list[bool]:
         """Returns the messages that are run again although the inbox has recorded them."""
@@ -182,7 +194,7 @@ class ExactlyOnce:
         return context.decoded
 
     def keep(self, context: Context, result: Any, size: int = 0) -> int:
-        """Keeps a result until the commit; returns the bytes kept so far. Raises if too many."""
+        """Keeps a result until the commit; returns the bytes so far. Raises if too many."""
         size += keep_result(context, self.spec.publication, result)
         if len(context.outputs) > _MOST_OUTPUTS or size > _MOST_BYTES:
             raise PublishRefusedError(
@@ -238,7 +250,7 @@ def unknown() -> Outcome:
 
 
 def chosen_of(
-    items: Sequence[Context], entries: Sequence[Entry], fresh: set[Entry]
+    items: Sequence[Context], entries: Sequence[Entry], fresh: Collection[Entry]
 ) -> list[Context]:
     """Returns the messages to handle: each new message, once."""
     left = set(fresh)
@@ -251,9 +263,11 @@ def chosen_of(
 
 
 def _single(failed: BatchFailed, count: int) -> Exception:
-    """Returns the error for a `BatchFailed` if the whole batch is rolled back: the error of its
-    only message,
-    else a reason to handle the messages one by one."""
+    """Returns the error for a `BatchFailed`, which rolls back the whole batch.
+
+    If the batch has one message, it is the error of this message; otherwise it causes the messages
+    to be handled one by one.
+    """
     if count == 1 and failed.errors:
         error = next(iter(failed.errors.values()))
         return error if isinstance(error, Exception) else RuntimeError(type(error).__name__)

@@ -53,7 +53,8 @@ class ExactlyOnceSync(ExactlyOnce):
     ) -> Outcome:
         """Runs the handler in one transaction, in one thread."""
         loop = _Loop(asyncio.get_running_loop())
-        cancelled = context.cancelled  # the lock is made here, because two threads might make two
+        # made here, because two threads could otherwise make two locks
+        cancelled = context.cancelled
         future = self.threads.run(partial(self._in_thread, loop, context, items, entries))
         try:
             outcome = await asyncio.shield(future)

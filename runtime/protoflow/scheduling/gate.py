@@ -50,9 +50,12 @@ class SoloGate:
 
     @asynccontextmanager
     async def alone(self, patience: float) -> AsyncIterator[bool]:
-        """Closes the process while the block runs. Yields False if the process did not become quiet
-        within `patience` seconds: then nothing may run alone. The wait is bounded, because a
-        handler in a thread may never end, and handlers may await each other."""
+        """Closes the process while the block runs, so that one message can run alone.
+
+        Yields False if the process did not become quiet within `patience` seconds; then no message
+        may run alone. The wait is limited, because a handler in a thread may never end, and
+        handlers may wait for each other.
+        """
         async with self._turn:
             self._closed = True
             for member in self._members:
@@ -78,8 +81,10 @@ _gates: weakref.WeakKeyDictionary[object, SoloGate] = weakref.WeakKeyDictionary(
 
 
 def solo_gate() -> SoloGate:
-    """The gate of this process: shared by all services that run on the current event loop. A loop
-    that simulates several processes names the one that is running (`protoflow_process`)."""
+    """Returns the gate of this process, which all services on the current event loop share.
+
+    A loop that simulates several processes names the running one (`protoflow_process`).
+    """
     loop = asyncio.get_running_loop()
     process: object = getattr(loop, "protoflow_process", loop)
     gate = _gates.get(process)

@@ -1,8 +1,8 @@
 """Hop state: the metadata of a message that the broker retries or that is dead-lettered.
 
-Payload and native headers stay untouched; hop state is plain metadata. It is written anew at every
-hop. It is read only from places that the runtime itself writes to: values that others wrote under
-these names are ignored and not passed on.
+Payload and native headers stay untouched; hop state is plain metadata. Every hop writes it again.
+It is only read from places to which only the runtime writes. Values of other clients under these
+names are ignored and not passed on.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def retry_message(delivery: Delivery, spec: HandlerSpec, due: float) -> Message:
 def dead_letter_message(
     delivery: Delivery, spec: HandlerSpec, outcome: Outcome, text: str, now: float
 ) -> Message:
-    """Returns the message to publish as a dead letter; `text` must hold nothing sensitive."""
+    """Returns the dead letter for a message; `text` must not contain sensitive values."""
     cause = outcome.__cause__ or outcome
     category = outcome.category if isinstance(outcome, DeadLetter) else "other"
     metadata = {
@@ -70,7 +70,7 @@ def dead_letter_message(
 
 
 def smallest_dead_letter(dead_letter: Message) -> Message:
-    """Returns a dead letter with minimal metadata, for one that was refused for its size."""
+    """Returns a dead letter with minimal metadata, after the broker refused it as too large."""
     kept = (
         wire.PF_DEAD_LETTER,
         wire.PF_GROUP,
@@ -87,8 +87,10 @@ def smallest_dead_letter(dead_letter: Message) -> Message:
 
 
 def stub(delivery: Delivery, spec: HandlerSpec, category: str, now: float) -> Message:
-    """Returns a dead letter that holds only the topic, shard and position of the message. It is
-    used for a message that cannot be dead-lettered in another way."""
+    """Returns a dead letter with only the topic, shard and position of the message.
+
+    It is used for a message that cannot be dead-lettered in another way.
+    """
     metadata = {
         **_origin(delivery, spec, now),
         wire.PF_ERROR_CLASS: "stub",

@@ -14,7 +14,7 @@ class Host(Protocol):
     """The engine of a subscription, as its components see it."""
 
     def run_again(self, job: Job) -> None:
-        """Runs a job whose wait has ended; the job has kept its turn."""
+        """Runs a job again whose wait has ended, and which has kept its turn."""
 
     def run_singly(self, jobs: Sequence[Job]) -> None:
         """Runs each job of a batch again by itself; the jobs have their turns already."""

@@ -39,13 +39,13 @@ class Job:
         delivery: the delivery from the broker; settlements and dead letters are made from it.
         message: the message that the handler sees, unwrapped from a structured envelope.
         route: the route to its handler.
-        lane: the lane that keeps its order; None is no order.
-        single: whether its batch failed as a whole, so that it is handled by itself.
+        lane: the lane that keeps its order; None if it has no order.
+        single: whether it is handled by itself, because its batch failed as a whole.
         lost: whether its lease or shard is lost; then it is not settled.
         unchecked: whether it must be checked at its turn, because it is a tombstone, a suspect, or
             a retry that may not be due.
-        after: the callback for the answer to its settlement. If it returns True, the owner of the
-            callback continues with the job, also after UNKNOWN.
+        after: called with the answer to its settlement. If it returns True, the owner of this
+            callback continues with the job, even if the answer is UNKNOWN.
         confirmed: called when its outputs are confirmed.
     """
 

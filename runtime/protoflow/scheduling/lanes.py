@@ -9,9 +9,9 @@ from protoflow.scheduling.job import Job, Route
 
 
 class _Lane:
-    """The jobs of one lane: those that have the turn, and those that wait.
+    """The jobs of one lane: those with the turn, and those that wait.
 
-    Several jobs have the turn only while they are gathered for one batch.
+    Only jobs that are collected for one batch have the turn together.
     """
 
     __slots__ = ("active", "gathering", "waiting")

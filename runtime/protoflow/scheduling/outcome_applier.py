@@ -91,7 +91,7 @@ class OutcomeApplier:
         self.outputs.acknowledge(job)
 
     def settle(self, job: Job) -> None:
-        """Acknowledges a job that is in no lane or whose turn the caller ends."""
+        """Acknowledges a job without a lane, or whose turn the caller ends."""
         self._settler.settle(job, Settlement(job.delivery))
 
     def give_up(
@@ -235,7 +235,7 @@ class OutcomeApplier:
 
         def confirmed(refused: PublishRefusedError | None) -> None:
             if job not in self._deferring:
-                return  # the job was removed meanwhile
+                return  # the job was removed in the meantime
             del self._deferring[job]
             if refused is None:
                 self.acknowledge(job)
@@ -246,7 +246,7 @@ class OutcomeApplier:
                 )
                 self._wait_in_memory(job, delay)
 
-        self._settler.publish(job, (deferred,), confirmed)
+        self._settler.publish_retry(job, deferred, confirmed)
 
     def _mark_exhausted(self, job: Job, exhausted: bool) -> None:
         """Adds or removes a job that is retried without limit, and updates readiness."""

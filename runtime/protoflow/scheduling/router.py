@@ -23,12 +23,14 @@ class Router:
 
     @property
     def first(self) -> Route:
-        """Returns the route that stands for the subscription if a message has none."""
+        """Returns the route to use if a message has none."""
         return self.all[0]
 
     def find(self, message: Message) -> Route | None:
-        """Returns the route of a message whose type is not directly known; None if no handler takes
-        its type. Raises DecodeError if the message names no type and several are possible.
+        """Returns the route of a message whose type is not directly known.
+
+        Returns None if no handler takes its type. Raises DecodeError if the message names no type
+        and several are possible.
         """
         name = self.type_of(message)
         route = self.by_type.get(name) if name else None
@@ -60,7 +62,7 @@ class Router:
         return None
 
     def _known(self, foreign: str) -> str | None:
-        """Returns the known type for a name of another language, if there is only one."""
+        """Returns the known type for a type name of another language, if exactly one fits."""
         if mapped := self._type_names.get(foreign):
             return mapped
         name = foreign.lstrip("*")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from protoflow.context import OutputEncoder
 from protoflow.errors import TransportError
 from protoflow.message import Delivery
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.submitter import Submitter
 from protoflow.scheduling.batching import Gatherer
 from protoflow.scheduling.engine import Engine
@@ -21,7 +22,7 @@ from protoflow.scheduling.in_flight import InFlight
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.readiness import Readiness
 from protoflow.scheduling.router import Router
-from protoflow.transport.interface import Subscription, SubscriptionSettings, Transport
+from protoflow.transport.interface import EndsIntake, Subscription, SubscriptionSettings, Transport
 
 _log = logging.getLogger("protoflow.scheduler")
 
@@ -41,23 +42,25 @@ class Scheduler:
     Args:
         settings: the subscription.
         router: its handlers.
-        transport: the broker.
+        transport: the broker, from which it consumes.
         submitter: publishes outputs and dead letters.
         encode: encodes outputs.
         readiness: problems and gates.
         crashed: called with an error that must end the process.
         stall_after: seconds without movement after which waiting work turns readiness red; 0.0
             is never.
+        routes: divides outputs by transport; None if there is only one transport.
     """
 
     def __init__(
         self, settings: SubscriptionSettings, router: Router, transport: Transport,
         submitter: Submitter, encode: OutputEncoder, readiness: Readiness,
         crashed: Callable[[BaseException], None], stall_after: float = 0.0,
+        routes: OutputRoutes | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.router = router
-        #: What was received and is not settled yet.
+        #: The messages that were received and are not settled yet.
         self.in_flight = InFlight(settings)
         self._transport = transport
         self._submitter = submitter
@@ -65,6 +68,7 @@ class Scheduler:
         self._readiness = readiness
         self._crashed = crashed
         self._stall_after = stall_after
+        self._routes = routes
         self._engine: Engine | None = None
         self._subscription: Subscription | None = None
         self._intake: asyncio.Task[None] | None = None
@@ -79,7 +83,7 @@ class Scheduler:
         engine = Engine(
             self.settings, self.router, self._transport.capabilities, self._submitter,
             subscription, self._encode, self._readiness, self.in_flight, self._crashed,
-            self._stall_after,
+            self._stall_after, self._routes,
         )  # fmt: skip
         for route in self.router.all:
             if route.registration.batched:
@@ -100,8 +104,10 @@ class Scheduler:
             engine.suspects.ask()
 
     async def stop(self, seconds: float) -> None:
-        """Stops receiving, lets handlers finish, settles and leaves, within this many seconds. If
-        `drain` has begun this, waits for it."""
+        """Stops receiving, lets handlers finish, settles and leaves, within this many seconds.
+
+        If `drain` has begun the same, waits for it.
+        """
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._leave(seconds))
         await self._stopping
@@ -125,6 +131,8 @@ class Scheduler:
             self._intake.cancel()
             try:
                 await asyncio.wait([self._intake])
+                if isinstance(subscription, EndsIntake):
+                    subscription.end_intake()
                 await engine.drain.drain(seconds)
             finally:  # this runs even if the shutdown time is over
                 engine.gate.leave(engine.solo_runs)

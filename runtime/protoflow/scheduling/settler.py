@@ -17,6 +17,7 @@ from typing import Any
 
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message, Settlement, SettleResult
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.submitter import Submitter, failure_of, unconfirmed
 from protoflow.scheduling.job import Job
 from protoflow.transport.interface import Subscription
@@ -46,12 +47,17 @@ class _Outputs:
 class Settler:
     """Publishes and settles for one subscription.
 
+    Attributes:
+        routes: divides outputs by transport; None if there is only one transport.
+
     Args:
         submitter: publishes outputs.
         subscription: settles.
         settled: called with jobs whose settlements were answered; the answer is never UNKNOWN.
         failed: called with a job whose callback raised, and the error.
     """
+
+    routes: OutputRoutes | None = None
 
     def __init__(
         self,
@@ -89,8 +95,10 @@ class Settler:
             self._loop.call_soon(self.flush)
 
     def publish(self, job: Job, messages: Sequence[Message], confirmed: Confirmed) -> None:
-        """Publishes for a job with the next batch; the order of calls is the order of
-        publishing. The call is repeated until all outputs are confirmed or one is refused."""
+        """Publishes for a job with the next batch, in the order of the calls.
+
+        The call to the broker is repeated until all outputs are confirmed or one is refused.
+        """
         self._messages.extend(messages)
         self._outbox.append(_Outputs(job, messages, confirmed))
         if not self._scheduled:
@@ -126,15 +134,23 @@ class Settler:
                 settled.set_exception(error)
             self._watch(settled, lambda done: self._answered(jobs, settlements, done))
 
+    def publish_retry(self, job: Job, message: Message, confirmed: Confirmed) -> None:
+        """Publishes a retry, which stays on the transport of its message."""
+        self.publish(job, (message,), confirmed)
+
     @property
     def busy(self) -> bool:
-        """Whether an answer of the broker is awaited, or an entry must be repeated."""
+        """Whether an answer of a broker is awaited, or an entry must be repeated."""
+        return self._unfinished
+
+    @property
+    def _unfinished(self) -> bool:
         return bool(
             self._pending or self._outbox or self._settlements or self._unconfirmed or self._unknown
         )
 
     def problem(self, patience: float) -> str | None:
-        """Describes what the broker has not confirmed for `patience` seconds; None if nothing."""
+        """Describes outputs and settlements unconfirmed for `patience` seconds, or None."""
         since = min(self._pending.values(), default=self._failing_since)
         if self._failing_since is not None and since is not None:
             since = min(since, self._failing_since)
@@ -159,13 +175,17 @@ class Settler:
 
     async def drained(self) -> None:
         """Waits until every entry is answered and none must be repeated."""
-        while self.busy:
+        while self._unfinished:
             self.flush()
             if self._pending:
                 await asyncio.wait(self._pending)
             elif self._timer is not None or self._suspended:
                 await asyncio.sleep(_FIRST_WAIT / 2)
             await asyncio.sleep(0)  # callbacks of ended jobs may publish or settle
+
+    async def settlements_drained(self) -> None:
+        """Waits until the settlements are answered; outputs on other transports do not matter."""
+        await self.drained()
 
     def _watch(
         self, future: asyncio.Future[Any], ended: Callable[[asyncio.Future[Any]], None]

@@ -6,7 +6,7 @@ from protoflow.message import Delivery
 
 
 class NoMarks:
-    """An `Isolation` for transports where no mark survives: nothing is ever proved."""
+    """An `Isolation` for transports that store no marks, so that no process killer is proved."""
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
         """Returns the delivery itself, without marks."""

@@ -68,7 +68,7 @@ class Suspects:
         self._proves = isolation is not None
         self._patience = patience
         self._waiting: deque[Job] = deque()
-        #: Suspects that wait because nothing can be proved about them.
+        #: Suspects that wait, because the transport cannot prove process killers.
         self._unproved: dict[Job, asyncio.TimerHandle] = {}
         self._ask = False
         self._task: asyncio.Task[None] | None = None
@@ -79,7 +79,7 @@ class Suspects:
         #: Suspects whose mark may exist although writing it failed.
         self._doubtful: set[Job] = set()
         self._stopped = False
-        self._clearing: set[asyncio.Task[None]] = set()
+        self._clearing: dict[asyncio.Task[None], None] = {}
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._unproved) + self._busy
@@ -138,7 +138,7 @@ class Suspects:
                 await asyncio.wait([task], timeout=_LEAST)
         if self._clearing:
             await asyncio.wait(self._clearing, timeout=max(_LEAST, seconds / 2))
-            for clearing in self._clearing:
+            for clearing in tuple(self._clearing):
                 clearing.cancel()
 
     def _put(self, job: Job) -> None:
@@ -152,7 +152,7 @@ class Suspects:
     async def _serve(self) -> None:
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         while (self._waiting or self._ask) and not self._stopped:
-            # The process is not closed for a job that may not start anyway.
+            # Do not close the process for a job that may not start anyway.
             if not self._host.paused() and await self._alone():
                 backoff.reset()
             elif not self._stopped:
@@ -260,8 +260,11 @@ class Suspects:
             self._host.settle_again()
 
     async def _clear(self, job: Job) -> None:
-        """Clears the mark, and repeats this until it succeeds: a mark that stays would blame a
-        harmless message. Meanwhile the process is closed, and readiness reports the reason."""
+        """Clears the mark, and repeats this until it succeeds.
+
+        A mark that stays would make a harmless message look like a process killer. Until then the
+        process is closed, and readiness reports the reason.
+        """
         backoff = Backoff(_FIRST_CLEARING_WAIT, _LONGEST_CLEARING_WAIT)
         try:
             while True:
@@ -281,8 +284,8 @@ class Suspects:
 
     def _clear_later(self, job: Job) -> None:
         task = asyncio.get_running_loop().create_task(self._clear(job))
-        self._clearing.add(task)
-        task.add_done_callback(self._clearing.discard)
+        self._clearing[task] = None
+        task.add_done_callback(self._clearing.pop)
 
     def _unproved_due(self, job: Job) -> None:
         del self._unproved[job]

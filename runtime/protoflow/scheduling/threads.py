@@ -28,7 +28,7 @@ class Threads:
         self._queued = 0
         self._lock = threading.Lock()
         self._futures: set[asyncio.Future[Any]] = set()
-        #: Calls that have not ended yet; virtual time stands still during them.
+        #: The number of running calls; virtual time does not advance during them.
         self.busy = 0
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:

@@ -1,4 +1,4 @@
-"""Unfinished jobs: they are given back if held, and dropped if lost."""
+"""Unfinished jobs: gives back those that are held, and drops those that are lost."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Unfinished:
                 self.give_back((job,))
 
     def give_back(self, jobs: Sequence[Job]) -> None:
-        """Gives back held jobs, uncounted, and drops lost ones."""
+        """Gives back held jobs without counting a failed run, and drops lost ones."""
         for job in jobs:
             if job.lost:
                 self.drop(job)

@@ -1,8 +1,8 @@
-"""The stall watchdog: it turns readiness red if available work does not move.
+"""The stall watchdog, which turns readiness red if available work does not move.
 
-An idle subscription is not stalled. It is stalled if work is available to this member and none of
-these explains the wait: a running handler, a pending timer of a lane, a gate that is closed for a
-named reason, or an awaited answer of the broker. Only the wait for the broker has a time limit.
+An idle subscription is not stalled. A subscription is stalled if work is available to it and none
+of these explains the wait: a running handler, a pending timer of a lane, a gate that is closed for
+a named reason, or a missing answer of the broker. Only the wait for the broker has a time limit.
 """
 
 from __future__ import annotations
@@ -104,8 +104,10 @@ class Watchdog:
             self._task.cancel()
 
     def stood_still(self, seconds: float) -> bool:
-        """Whether the event loop did not run for longer than this: the process was stopped, or a
-        handler blocked it. Leases may have ended meanwhile without notice."""
+        """Returns whether the event loop was blocked for longer than this.
+
+        The process was frozen, or a handler blocked it. Leases may have ended without notice.
+        """
         return asyncio.get_running_loop().time() - self.beat > seconds
 
     async def _watch(self) -> None:

@@ -89,8 +89,11 @@ class Workers:
             wanted -= 1
 
     async def run_alone(self, work: Work) -> None:
-        """Does a piece of work at once, even if gates are closed. It can be interrupted and stopped
-        like other work. The caller makes sure that nothing else runs."""
+        """Does a piece of work at once, even if gates are closed.
+
+        It can be interrupted and stopped like other work. The caller makes sure that no other work
+        runs.
+        """
         worker = _Worker()
         worker.work = work
         worker.task = asyncio.get_running_loop().create_task(
@@ -170,8 +173,10 @@ class Workers:
         return False
 
     async def stop(self, patience: float = 1.0) -> list[Job]:
-        """Cancels every worker and waits for them, but only briefly for those held by a thread;
-        returns the work of these."""
+        """Cancels every worker and waits for them; returns the work that did not end in time.
+
+        Workers that are held by a thread get a short time only.
+        """
         self._stopped = True
         tasks = [worker.task for worker in self._workers if worker.task is not None]
         for task in tasks:

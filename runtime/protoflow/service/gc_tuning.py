@@ -12,10 +12,10 @@ def raised_threshold(threshold: int) -> Iterator[None]:
     """Raises the number of new objects that starts a collection, and excludes old objects.
 
     Messages in flight survive the first collections and are then scanned repeatedly, which takes up
-    to a quarter of the CPU time of a message. Garbage in reference cycles lives a little longer.
-    The settings
-    belong to the process (https://docs.python.org/3/library/gc.html), so they are restored at the
-    end. Objects that were frozen earlier, for example before a fork, stay frozen.
+    to a quarter of the CPU time of a message. As a consequence, garbage in reference cycles lives a
+    little longer. The settings belong to the process
+    (https://docs.python.org/3/library/gc.html), so they are restored at the end. Objects that were
+    frozen earlier, for example before a fork, stay frozen.
 
     Args:
         threshold: the number of new objects; 0, or less than the current setting, changes nothing.
@@ -24,7 +24,8 @@ def raised_threshold(threshold: int) -> Iterator[None]:
     if not gc.isenabled() or threshold <= before[0] or not before[0]:
         yield
         return
-    ours = not gc.get_freeze_count()  # Python can only unfreeze all objects
+    # unfreeze only if no other code had frozen objects, because Python unfreezes all
+    ours = not gc.get_freeze_count()
     if ours:
         gc.collect()
         gc.freeze()

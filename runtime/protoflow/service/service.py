@@ -51,7 +51,7 @@ class Service:
         lifespan: an async context manager, open from before the first message until after the last.
         middleware: a `Chain`, or middlewares that are placed next to the handlers.
         clock: time and randomness; for tests.
-        transport: replaces the transport that the settings name; for tests.
+        transport: replaces the transport that the settings name, or several by name; for tests.
         dependencies: optional collaborators of the default chain; see `Dependencies`.
     """
 
@@ -62,7 +62,7 @@ class Service:
         lifespan: Callable[[Service], AbstractAsyncContextManager[object]] | None = None,
         middleware: Chain | Sequence[Middleware] | None = None,
         clock: Clock | None = None,
-        transport: Transport | None = None,
+        transport: Transport | Mapping[str, Transport] | None = None,
         **dependencies: Unpack[Dependencies],
     ) -> None:
         # Imported here, because a program may only name this class.
@@ -172,7 +172,7 @@ class Service:
         self._registry.consume_events(event_type, handler)
 
     def register_proto_message(self, message_class: ProtoClass) -> None:
-        """Compiles the rules of a type at start, for a type that is only published here."""
+        """Compiles the rules of a type at start, for a type that this service only publishes."""
         self._registry.register_proto_message(message_class)
 
     def register_middleware(
@@ -215,8 +215,9 @@ class Service:
     # Immediate publishing.
 
     def bind(self, connection: object) -> EventPublisher:
-        """Returns a publisher for the transaction that is open on a database connection. Its
-        messages exist if the transaction commits, in the database's own log or in its outbox."""
+        """Returns a publisher for the open transaction of a database connection.
+
+        Messages are written to the database's own log or to its outbox, and exist if it commits."""
         return self._components.bind(connection)
 
     async def publish_outputs(
@@ -266,11 +267,11 @@ class Service:
     # Lifetime.
 
     async def run(self) -> None:
-        """Runs until SIGTERM, SIGINT or `request_stop`, then drains. A second signal cancels the
-        handlers, a third ends the process at once.
+        """Runs until SIGTERM, SIGINT or `request_stop`, then drains.
 
-        Meanwhile the service handles signals (`handle_signals`) and sets the threshold of garbage
-        collection (`gc_threshold`). `async with service` does not change them.
+        A second signal cancels the handlers, a third ends the process at once. While it runs, the
+        service handles signals (`handle_signals`) and sets the threshold of garbage collection
+        (`gc_threshold`). `async with service` changes neither.
 
         Raises:
             ProtoflowError: the service cannot start.
@@ -334,7 +335,7 @@ class Service:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The capabilities of the transport."""
+        """The capabilities of the transport; of the default one if there are several."""
         return self._components.transport.capabilities
 
     @property
@@ -386,7 +387,7 @@ class Service:
         return dict(self.counters.handlers)
 
     def handlers(self) -> list[HandlerInfo]:
-        """Returns every handler and its state; the lag is that of the last `reporter.refresh()`."""
+        """Returns every handler and its state; the lag is from the last `reporter.refresh()`."""
         return self.reporter.handlers()
 
     async def start_web_ui(self, port: int | None = None) -> int:

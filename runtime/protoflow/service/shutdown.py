@@ -44,7 +44,8 @@ class Shutdown:
         ]
         if not tasks:
             return
-        _done, late = await asyncio.wait(tasks, timeout=end + _LEAST - self._loop.time())
+        await asyncio.wait(tasks, timeout=end + _LEAST - self._loop.time())
+        late = [task for task in tasks if not task.done()]
         for task in late:
             task.cancel()
         if late:

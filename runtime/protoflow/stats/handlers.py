@@ -22,7 +22,7 @@ from protoflow.outcomes import DeadLetter
 from protoflow.stats.dead_letters import DLQMetrics, DLQTopicMetrics
 from protoflow.stats.latency import Timings
 
-#: Sent messages are counted for this many topics; further topics are counted together.
+#: The most topics for which sent messages are counted; further topics share one count.
 _TOPICS = 200
 _topic = attrgetter("topic")
 #: This many error texts of a handler are kept.

@@ -1,4 +1,4 @@
-"""Testing handlers: a real service on the memory transport, in virtual time.
+"""Tests of handlers: a real service on the memory transport, in virtual time.
 
     async def test_a_failed_bill_is_tried_again():
         async with testing.run(Billing(FlakyDatabase())) as service:
@@ -9,8 +9,8 @@
 
 If every task waits, time jumps to the next timer, so a backoff of five minutes takes no time.
 Virtual time works on the event loop that runs the test, whichever pytest plugin created it.
-`simulate` runs whole services through crashes, outages and lost answers that a seed chooses. The
-pytest plugin `protoflow.testing.pytest_plugin` is there wherever Protoflow is installed.
+`simulate` runs whole services through crashes, outages and lost answers that a seed chooses.
+Installing Protoflow also installs its pytest plugin, `protoflow.testing.pytest_plugin`.
 `protoflow.testing.transports` is the acceptance suite for transports; it needs the extra `testing`.
 """
 

@@ -35,7 +35,7 @@ def assert_published(where: TestedService | Context, *expected: ProtoMessage) ->
 
 
 def assert_retried(service: TestedService, times: int, *, handler: str = "") -> None:
-    """Asserts how many runs failed and were repeated, of one handler or of all."""
+    """Asserts how many failed runs were repeated, of one handler or of all handlers."""
     runs = [run for run in service.retried if handler in ("", run.handler)]
     if len(runs) != times:
         raise AssertionError(f"{counted(len(runs), 'retried run')}, not {times}:\n{_table(runs)}")
@@ -48,8 +48,8 @@ def assert_dead_lettered(
 
     Args:
         service: the service under test.
-        expected: the messages; none asserts that there is no dead letter.
-        reason: a part of the error text of each.
+        expected: the messages; without any, there must be no dead letter.
+        reason: a text that the error of each dead letter must contain.
     """
     records = service.dead_letters
     found = [
@@ -72,7 +72,7 @@ def assert_dead_lettered(
 
 
 def message_diff(found: Sequence[ProtoMessage], expected: Sequence[ProtoMessage]) -> str:
-    """Returns the difference of messages in text format, field by field."""
+    """Returns the difference between two lists of messages in text format, field by field."""
     lines = difflib.unified_diff(
         _lines(expected), _lines(found), "expected", "found", lineterm="", n=2
     )

@@ -29,11 +29,11 @@ def context(
     """Returns a context for a handler; `outputs` holds the messages published through it.
 
     Args:
-        message: what is handled; its payload and type go into `context.message`.
-        id: the message id; a new one unless given.
-        topic: the topic that it came from.
-        key: its key.
-        metadata: its metadata.
+        message: the message to handle; its payload and type go into `context.message`.
+        id: the message id; default: a new one.
+        topic: the topic of the message.
+        key: the key of the message.
+        metadata: the metadata of the message.
         attempt: the number of the run, from 1.
         handler: the full name of the method.
         group: the consumer group.

@@ -12,10 +12,10 @@ class Listener:
 
     Attributes:
         lost: the deliveries whose leases were lost.
-        revoked: the shards that moved away, one entry for each revocation, with the seconds
-            that their handlers get.
+        revoked: an entry for each revocation: the shards that moved away, and the seconds in
+            which their handlers must finish.
         health: every change of health, with its detail.
-        suspects: how often the subscription reported waiting suspects.
+        suspects: the number of reports that suspects wait.
     """
 
     def __init__(self, on_revoke: Callable[[], Awaitable[None]] | None = None) -> None:

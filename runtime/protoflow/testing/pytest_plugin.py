@@ -1,6 +1,6 @@
 """The pytest plugin: seeds of simulations, fixtures, and readable differences of messages.
 
-pytest loads it wherever Protoflow is installed, so it imports other modules only when a test needs
+pytest loads it wherever Protoflow is installed. It imports other modules only when a test needs
 them. It creates no event loop, so it works with pytest-asyncio, with anyio or without both.
 """
 
@@ -17,20 +17,20 @@ from protoflow.testing.seeds import DEFAULTS, parse_seed
 if TYPE_CHECKING:
     from protoflow.context import Context
 
-#: So many seeds make one test, where `protoflow_seeds` spreads them over several.
+#: The number of seeds in one test if `protoflow_seeds` spreads them over several tests.
 _PART = 250
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the options."""
+    """Adds the command-line options."""
     group = parser.getgroup("protoflow", "simulations of Protoflow services")
     group.addoption(
         "--protoflow-seeds", type=int, default=None, metavar="N",
-        help="run N seeds of each simulation (default: what the test says, else 100)",
+        help="run N seeds of each simulation (default: as the test sets, else 100)",
     )  # fmt: skip
     group.addoption(
         "--protoflow-seed", default=None, metavar="SEED",
-        help="run this seed alone, as a failure has printed it",
+        help="run this seed alone, as a failure prints it",
     )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Spreads the seeds of a test that takes `protoflow_seeds` over parts, for pytest-xdist."""
+    """Splits a test that takes `protoflow_seeds` into parts, which pytest-xdist can distribute."""
     if "protoflow_seeds" not in metafunc.fixturenames:
         return
     if DEFAULTS.seed is not None:
@@ -78,19 +78,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     DEFAULTS.test = item.nodeid
     callspec = getattr(item, "callspec", None)
     if callspec is not None and (part := callspec.params.get("protoflow_seeds")) is not None:
-        # A part is named after its seeds, and there will be one seed.
+        # The run that repeats a failure has one seed, so its name ends with `seed`.
         before, bracket, parameters = item.nodeid.rpartition("[")
         DEFAULTS.test = before + bracket + parameters.replace(_name(part), "seed")
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Resets both."""
+    """Resets the seeds and the name of the test."""
     DEFAULTS.test = ""
 
 
 @pytest.fixture
 def simulate() -> Callable[..., Any]:
-    """`protoflow.testing.simulate`."""
+    """Returns `protoflow.testing.simulate`."""
     from protoflow.testing.simulation import simulate
 
     return simulate
@@ -98,7 +98,7 @@ def simulate() -> Callable[..., Any]:
 
 @pytest.fixture
 def run_service() -> Callable[..., Any]:
-    """`protoflow.testing.run`: `async with run_service(Handler()) as service`."""
+    """Returns `protoflow.testing.run`: `async with run_service(Handler()) as service`."""
     from protoflow.testing.service import run
 
     return run
@@ -106,7 +106,7 @@ def run_service() -> Callable[..., Any]:
 
 @pytest.fixture
 def handler_context() -> Callable[..., Context]:
-    """`protoflow.testing.context`: makes contexts for handlers that a test calls itself."""
+    """Returns `protoflow.testing.context`; it makes contexts for handlers that tests call."""
     from protoflow.testing.handler_context import context
 
     return context

@@ -1,4 +1,4 @@
-"""Seeds as text: a number, and optionally how it was shrunk."""
+"""Seeds as text: a number, optionally with the faults and latencies that remain."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SEED = re.compile(r"([0-9]{1,18})(?:/(2|4|8|16))?(?:~(.*))?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A seed.
+    """One seed, which may be shrunk.
 
     Attributes:
         number: determines all random choices.
-        only: the names of the faults that may happen; None is all that the seed plans.
+        only: the names of the faults that may happen; None allows every planned fault.
         halvings: how often all latencies are halved.
     """
 
@@ -31,7 +31,7 @@ class Seed:
 
 
 def parse_seed(text: str | int) -> Seed:
-    """Returns the seed that a text names. Raises ConfigError."""
+    """Parses a seed. Raises ConfigError."""
     found = _SEED.fullmatch(str(text).strip())
     if found is None:
         raise ConfigError(
@@ -48,9 +48,9 @@ class Defaults:
     """Defaults of `simulate`, which the pytest plugin sets.
 
     Attributes:
-        seeds: how many seeds are run.
-        seed: the one seed to run instead.
-        test: the test that runs, for the line that repeats a failure.
+        seeds: the number of seeds.
+        seed: a single seed that runs instead.
+        test: the name of the running test, which the report of a failure prints.
     """
 
     seeds: int = 100

@@ -13,7 +13,9 @@ from google.protobuf.message import Message as ProtoMessage
 from protoflow import wire
 from protoflow.clock import Clock
 from protoflow.codecs.payload import decode
+from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
+from protoflow.config.url import TransportURL
 from protoflow.context import Context
 from protoflow.contract.spec import PublicationSpec
 from protoflow.handler import Handler, HandlerSync
@@ -26,14 +28,14 @@ from protoflow.pipeline import Chain, HandlerSpec, Middleware, Next
 from protoflow.service.service import Service
 from protoflow.testing.virtual_time import VirtualClock, VirtualTime
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.interface import TransportSettings
+from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.memory import MemoryOptions, MemoryTransport
 from protoflow.transports.memory.broker import Broker
 from protoflow.transports.memory.dead_letters import as_record
 
 T = TypeVar("T", bound=ProtoMessage)
 
-#: `settled` gives up when so much virtual time has passed.
+#: The most virtual time in seconds that `settled` waits.
 PATIENCE = 30 * 86400.0
 
 
@@ -43,8 +45,8 @@ class Run:
 
     Attributes:
         handler: the full name of the method.
-        message: what it handled; for batches the first.
-        attempt: which run of this message it was, from 1.
+        message: the message; for batches the first one.
+        attempt: the number of this run of the message, from 1.
         outcome: the outcome.
         time: when it ended, in seconds since the epoch.
     """
@@ -61,20 +63,20 @@ class TestedService:
 
     Attributes:
         service: the service itself.
-        clock: its time.
+        clock: the clock of the service.
         runs: every run of a handler, in the order in which they ended.
         messages: every message that was published, by handlers, producers or as a dead
             letter, in order.
     """
 
-    __test__ = False  # for pytest: not a test case
+    __test__ = False  # pytest would take the class for a test case
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.runs: list[Run] = []
         self.messages: list[Message] = []
         self.service: Service
-        self._broker: Broker
+        self._brokers: list[Broker] = []
 
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
@@ -83,7 +85,7 @@ class TestedService:
         return await self.service.publish_outputs(publication, outputs)
 
     def published(self, message_class: type[T]) -> list[T]:
-        """The messages of this class that were published, dead letters left out."""
+        """Returns the published messages of this class, without dead letters."""
         name = message_class.DESCRIPTOR.full_name
         return [
             cast(
@@ -110,7 +112,8 @@ class TestedService:
         """The current dead letters of all topics."""
         return [
             as_record(stored)
-            for topic in list(self._broker.topics.values())
+            for broker in self._brokers
+            for topic in list(broker.topics.values())
             for stored in (topic.dead_letters or {}).values()
         ]
 
@@ -118,7 +121,8 @@ class TestedService:
         """Advances time until every message is handled, dead-lettered or dropped.
 
         Raises:
-            TimeoutError: messages remain after `patience` (virtual) seconds; the text names them.
+            TimeoutError: messages remain after `patience` seconds of virtual time. The text lists
+                them.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
@@ -130,18 +134,19 @@ class TestedService:
             pause = min(pause * 2, 60.0)
 
     async def advance(self, seconds: float) -> None:
-        """Advances time."""
+        """Advances virtual time."""
         await asyncio.sleep(seconds)
 
     async def replay_dead_letters(self) -> int:
-        """Replays every dead letter to the group that failed; returns how many."""
+        """Replays every dead letter to the group that failed; returns their number."""
         dead_letters = self.service.dead_letters
         return sum([await dead_letters.replay(topic) for topic in dead_letters.topics])
 
     def _left(self) -> list[str]:
         left = [
             f"{group.size} of {topic.name} in group {group.name}"
-            for topic in self._broker.topics.values()
+            for broker in self._brokers
+            for topic in broker.topics.values()
             for group in topic.groups.values()
             if group.size
         ]
@@ -166,11 +171,11 @@ async def run(
 
     Args:
         handlers: instances of generated handler classes.
-        config: settings; the transport is always memory.
+        config: settings; each transport is replaced by a memory broker of its own.
         middleware: as for `Service`.
-        setup: called with the service before it starts, to register more.
-        virtual_time: False leaves the loop's time as it is.
-        seed: of the randomness in back-offs.
+        setup: called with the service before it starts, for example to register handlers.
+        virtual_time: False keeps the loop's real time.
+        seed: the seed of the random part of backoffs.
         dependencies: as for `Service`.
     """
     threads: list[Service] = []
@@ -197,11 +202,15 @@ def _service(
     middleware: Chain | Sequence[Middleware] | None,
     dependencies: Dependencies,
 ) -> Service:
-    settings = TransportSettings(url=config.url, clock=tested.clock)
-    transport = MemoryTransport(settings, MemoryOptions())
-    transport.broker = tested._broker = _RecordingBroker(tested.messages)
+    transports: dict[str, Transport] = {}
+    for name in (DEFAULT, *config.transports):
+        settings = TransportSettings(url=TransportURL(scheme="memory"), clock=tested.clock)
+        transport = MemoryTransport(settings, MemoryOptions())
+        transport.broker = _RecordingBroker(tested.messages)
+        tested._brokers.append(transport.broker)
+        transports[name] = transport
     service = tested.service = Service(
-        config, middleware=middleware, clock=tested.clock, transport=transport, **dependencies
+        config, middleware=middleware, clock=tested.clock, transport=transports, **dependencies
     )
     outermost = service.middleware.names[0] if service.middleware.names else None
     service.register_middleware("testing", _recording(tested), before=outermost)
@@ -209,7 +218,7 @@ def _service(
 
 
 class _RecordingBroker(Broker):
-    """Keeps what is published."""
+    """A memory broker that records published messages."""
 
     def __init__(self, messages: list[Message]) -> None:
         super().__init__()
@@ -230,7 +239,7 @@ def _recording(tested: TestedService) -> Middleware:
     def record(next: Next, spec: HandlerSpec) -> Next:
         async def run(delivery: Delivery, context: Context) -> Outcome:
             outcome = await next(delivery, context)
-            if isinstance(outcome, Postpone):  # that was no run
+            if isinstance(outcome, Postpone):  # a postponed message was not run
                 return outcome
             tested.runs.append(
                 Run(

@@ -9,14 +9,14 @@ from typing import Any, cast
 
 from protoflow.clock import Clock
 
-#: Real seconds for which the loop waits for threads before it looks again.
+#: Real seconds for which the loop waits for threads before it checks again.
 _GLANCE = 0.01
-#: Where virtual time starts, in seconds since the epoch: 2026-01-01 UTC.
+#: The start of virtual time, in seconds since the epoch: 2026-01-01 UTC.
 START = 1767225600.0
 
 
 class VirtualTime:
-    """Makes the time of the running loop virtual: when nothing is ready, it jumps.
+    """Makes the time of the running loop virtual: it jumps when nothing is ready.
 
     While a thread works for the loop (synchronous handlers, `asyncio.to_thread`), time does not
     advance.
@@ -30,7 +30,7 @@ class VirtualTime:
                 "run the test on it, or pass virtual_time=False"
             )
         self.elapsed = 0.0
-        self._loop: Any = cast("Any", loop)  # its parts are replaced
+        self._loop: Any = cast("Any", loop)  # its attributes are replaced
         self._busy = busy
         self._threads = 0
         self._started = loop.time()
@@ -44,7 +44,7 @@ class VirtualTime:
         self._loop.run_in_executor = self._counted
 
     def remove(self) -> None:
-        """Makes time real again; timers that were set meanwhile are wrong."""
+        """Makes time real again. Timers that were set in virtual time then fire at wrong times."""
         for owner, name in (
             (self._loop, "time"),
             (self._loop._selector, "select"),
@@ -87,7 +87,7 @@ class VirtualClock(Clock):
         self._random = random.Random(seed)  # noqa: S311  tests want it repeatable
 
     def now(self) -> float:
-        """Virtual seconds since the epoch, starting on 2026-01-01."""
+        """Returns virtual seconds since the epoch, starting on 2026-01-01."""
         return START + self._time.elapsed
 
     def monotonic(self) -> float:
@@ -95,5 +95,5 @@ class VirtualClock(Clock):
         return self._time.time()
 
     def random(self) -> float:
-        """The next number of a seeded sequence."""
+        """Returns the next number of a seeded sequence."""
         return self._random.random()

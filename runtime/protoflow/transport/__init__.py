@@ -9,7 +9,9 @@ from protoflow.transport.dead_letters import DeadLetterStore as DeadLetterStore
 from protoflow.transport.dead_letters import KeepsDeadLetters as KeepsDeadLetters
 from protoflow.transport.interface import Availability as Availability
 from protoflow.transport.interface import Capabilities as Capabilities
+from protoflow.transport.interface import EndsIntake as EndsIntake
 from protoflow.transport.interface import Isolation as Isolation
+from protoflow.transport.interface import ReportsWarnings as ReportsWarnings
 from protoflow.transport.interface import SqlLog as SqlLog
 from protoflow.transport.interface import Subscription as Subscription
 from protoflow.transport.interface import SubscriptionListener as SubscriptionListener

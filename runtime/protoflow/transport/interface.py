@@ -7,7 +7,7 @@ URL scheme, and the object is a `TransportFactory`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -118,6 +118,15 @@ class Availability(Protocol):
         ...
 
 
+@runtime_checkable
+class EndsIntake(Protocol):
+    """Optional: a subscription whose senders wait learns early that nothing more is received."""
+
+    def end_intake(self) -> None:
+        """Gives back messages that were not handed out. It is called when `receive` is not called
+        any more, before the last handlers have finished; `stop` follows."""
+
+
 class Transport(Protocol):
     """The connection to a broker."""
 
@@ -153,6 +162,15 @@ class Transport(Protocol):
 
     def health(self) -> str | None:
         """Returns None if the broker can be reached, otherwise the problem."""
+        ...
+
+
+@runtime_checkable
+class ReportsWarnings(Protocol):
+    """Optional: problems that operators must know and that stop nothing else in this process."""
+
+    def warnings(self) -> Mapping[str, str]:
+        """Returns the problems by part. They do not affect readiness."""
         ...
 
 

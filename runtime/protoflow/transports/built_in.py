@@ -26,6 +26,8 @@ class BuiltInTransport:
         proved_on: the server that `make acceptance` was run against.
         bindings: the class of its bindings in AsyncAPI documents, `module:name` in
             `protoflow.transports`; empty: it has none.
+        scaling: the function that yields its triggers for KEDA, `module:name` in
+            `protoflow.transports`; empty: KEDA cannot read its lag.
     """
 
     name: str
@@ -39,6 +41,7 @@ class BuiltInTransport:
     system: str
     proved_on: str = ""
     bindings: str = ""
+    scaling: str = ""
 
 
 _NATS: Final = {"nats": "nats-py"}
@@ -64,6 +67,16 @@ BUILT_IN: Final = (
         proved_on="SQLite 3.40",
     ),
     BuiltInTransport(
+        name="file",
+        title="files",
+        schemes=("file",),
+        module="file",
+        options="file.options:FileOptions",
+        example="file:///var/lib/app",
+        system="file",
+        proved_on="Linux 6.18, ext4",
+    ),
+    BuiltInTransport(
         name="postgresql",
         title="PostgreSQL",
         schemes=("postgresql", "postgresql+tls"),
@@ -87,6 +100,7 @@ BUILT_IN: Final = (
         system="kafka",
         proved_on="Apache Kafka 4.3.1",
         bindings="kafka.asyncapi:KafkaBindings",
+        scaling="kafka.scaling:triggers",
     ),
     BuiltInTransport(
         name="rabbitmq",
@@ -100,6 +114,7 @@ BUILT_IN: Final = (
         system="rabbitmq",
         proved_on="RabbitMQ 3.10.8",
         bindings="rabbitmq.asyncapi:RabbitMQBindings",
+        scaling="rabbitmq.scaling:triggers",
     ),
     BuiltInTransport(
         name="jetstream",
@@ -113,6 +128,7 @@ BUILT_IN: Final = (
         system="nats",
         proved_on="nats-server 2.15.1",
         bindings="nats.asyncapi:JetStreamBindings",
+        scaling="nats.scaling:triggers",
     ),
     BuiltInTransport(
         name="nats",
@@ -150,6 +166,18 @@ BUILT_IN: Final = (
         clients={"aiobotocore": "aiobotocore", "botocore": "aiobotocore"},
         system="aws_sqs",
         proved_on="emulator only: moto 5.2.5",
+    ),
+    BuiltInTransport(
+        name="http",
+        title="HTTP",
+        schemes=("http", "https"),
+        module="http",
+        options="http.options:HttpOptions",
+        example="http://127.0.0.1:8080",
+        extra="http",
+        clients={"aiohttp": "aiohttp"},
+        system="http",
+        proved_on="aiohttp 3.14.5",
     ),
 )
 #: The transport of each URL scheme.

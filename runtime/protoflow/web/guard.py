@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from protoflow.config.settings import Config
+from protoflow.http_server.addresses import is_loopback_address
 from protoflow.web.request import Request, Role
 from protoflow.web.response import Problem
 from protoflow.web.sessions import Sessions, tokens_of
@@ -123,12 +124,7 @@ class Guard:
 
     def _known_host(self, request: Request) -> bool:
         name = _hostname(request.host)
-        return name in _LOCAL_NAMES or name == self._host or _is_loopback_address(name)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that is bound to the host."""
-    return host == "localhost" or _is_loopback_address(host)
+        return name in _LOCAL_NAMES or name == self._host or is_loopback_address(name)
 
 
 def is_secure(scheme: str, forwarded: str | None) -> bool:
@@ -150,10 +146,3 @@ def _hostname(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def _is_loopback_address(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

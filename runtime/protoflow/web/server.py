@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias
 
 from protoflow.config.settings import Config
 from protoflow.errors import ConfigError, MissingExtraError
@@ -16,9 +15,11 @@ try:
 except ImportError as error:
     raise MissingExtraError("http", "aiohttp") from error
 
+from protoflow.http_server.addresses import is_loopback
+from protoflow.http_server.bodies import BodyError, read_body
+from protoflow.http_server.runner import ServerRunner, body_of
 from protoflow.web.application import Application
-from protoflow.web.deadlines import PATIENCE, Deadlines
-from protoflow.web.guard import is_loopback, is_secure
+from protoflow.web.guard import is_secure
 from protoflow.web.request import LARGEST_BODY, Request, Role
 from protoflow.web.response import Problem, Response
 
@@ -26,15 +27,6 @@ _log = logging.getLogger("protoflow.web")
 
 #: A handler of the user's application.
 Page: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
-    """Log records of aiohttp about invalid requests. Any client can send these, so they must not
-    fill a log at INFO."""
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Logs at DEBUG for every level."""
-        self.logger.debug(msg, *args, **kwargs)
 
 
 class WebServer:
@@ -50,8 +42,7 @@ class WebServer:
     ) -> None:
         self._host = config.http_host
         self._handlers = handlers or {}
-        self._runners: list[web.AppRunner] = []
-        self._deadlines: list[Deadlines] = []
+        self._runners: list[ServerRunner] = []
 
     async def serve(self, application: Application, port: int) -> int:
         """Serves on a port and returns it; for 0 the system chooses one. Raises ConfigError."""
@@ -85,44 +76,23 @@ class WebServer:
 
     async def stop(self) -> None:
         """Ends requests and closes the ports. Idempotent."""
-        for deadlines in self._deadlines:
-            deadlines.stop()
         runners, self._runners = self._runners, []
         for runner in runners:
-            await runner.cleanup()
+            await runner.stop()
 
     async def _runner(self, application: Application, local: bool) -> web.AppRunner:
         adapter = _Adapter(application, local)
-        app = web.Application(client_max_size=LARGEST_BODY)
+        app = web.Application(client_max_size=LARGEST_BODY)  # for the handlers of users
         app.on_response_prepare.append(adapter.prepare)
         app.add_routes(
             web.route(method, path, adapter.guarded(page))
             for (method, path), page in self._handlers.items()
         )
         app.router.add_route("*", "/{path:.*}", adapter.answer)
-        # Access logs would contain query strings, and are not used here.
-        runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=5.0,
-            keepalive_timeout=PATIENCE, logger=cast("Any", _ProtocolLog(_log)),
-        )  # fmt: skip
-        await self._watched(app, runner)
+        runner = ServerRunner(app, _log)
+        await runner.start()
         self._runners.append(runner)
-        return runner
-
-    async def _watched(self, app: web.Application, runner: web.AppRunner) -> None:
-        """Sets up the runner; silent connections are closed."""
-        found: list[Deadlines] = []
-
-        @web.middleware
-        async def watch(request: web.Request, handler: Page) -> web.StreamResponse:
-            return await found[0].watch(request, handler)
-
-        app.middlewares.insert(0, watch)
-        await runner.setup()
-        if runner.server is None:
-            raise RuntimeError("aiohttp made no server")
-        found.append(Deadlines(runner.server))
-        self._deadlines += found
+        return runner.runner
 
 
 class _Adapter:
@@ -181,14 +151,10 @@ class _Adapter:
 
 async def _body(request: web.Request) -> bytes:
     try:
-        async with asyncio.timeout(PATIENCE):
-            return await request.read()
-    except TimeoutError:
-        raise Problem(408, "the body did not come in time") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise Problem(413, f"the body is larger than {LARGEST_BODY} bytes") from None
-    except web.RequestPayloadError:
-        raise Problem(400, "the body cannot be read") from None
+        announced = request.headers.get("Content-Length")
+        return await read_body(lambda: body_of(request), announced, LARGEST_BODY)
+    except BodyError as error:
+        raise Problem(error.status, str(error)) from None
 
 
 def _whole(response: Response) -> web.Response:

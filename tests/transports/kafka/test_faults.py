@@ -58,7 +58,7 @@ async def test_what_is_wrong_with_a_host_is_reported_with_what_to_look_at() -> N
     with pytest.raises(ConnectionFailedError) as caught:
         await transport(url, connect_timeout=2.0).open()
     text = str(caught.value)
-    assert f"127.0.0.1:{port}: nobody listens there; check host and port" in text
+    assert f"127.0.0.1:{port}: no program listens there; check host and port" in text
     assert "no-such-host.invalid:9092: the name is unknown; check the host" in text
 
 

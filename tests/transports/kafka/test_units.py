@@ -264,9 +264,13 @@ def subscribed(topic: str, group: str, **fields: Any) -> SubscriptionSettings:
 @pytest.mark.parametrize(
     ("subscriptions", "topics", "problem"),
     [
-        (["a.b/g", "a_b/g"], [], "Kafka takes a.b and a_b for one topic; rename one of them"),
+        (["a.b/g", "a_b/g"], [], "Kafka treats a.b and a_b as the same topic; rename one of them"),
         (["t/g"], ["t..g..retry.5"], "the topic t..g..retry.5 is the retry topic of t/g"),
-        (["t/g.x", "t/g_x"], [], "Kafka takes t..g.x..retry.0 and t..g_x..retry.0 for one topic"),
+        (
+            ["t/g.x", "t/g_x"],
+            [],
+            "Kafka treats t..g.x..retry.0 and t..g_x..retry.0 as the same topic",
+        ),
     ],
 )
 async def test_names_that_would_be_one_stop_the_start(

@@ -66,15 +66,15 @@ class TestSchema:
 
 
 def settings_of(
-    ordering: Ordering = Ordering.NONE, topic: str = "orders", **fields: Any
+    ordering: Ordering = Ordering.NONE, topic: str = "orders", group: str = "billing", **fields: Any
 ) -> SubscriptionSettings:
-    """A subscription of the group `billing`."""
+    """A subscription of a group."""
     return SubscriptionSettings(
-        name=f"{topic}/billing",
+        name=f"{topic}/{group}",
         topic=topic,
-        group="billing",
+        group=group,
         ordering=ordering,
-        dead_letter_topics=(f"{topic}..billing..dead",),
+        dead_letter_topics=(f"{topic}..{group}..dead",),
         **fields,
     )
 

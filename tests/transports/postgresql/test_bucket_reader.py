@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, cast
@@ -62,12 +62,7 @@ async def test_buckets_opened_at_different_times_are_opened_together() -> None:
     for number, bucket in enumerate(buckets):
         bucket.open(Opening(f"{number + 3}:{number + 3}:", number, number))
         bucket.exhaust()
-    transaction = SimpleNamespace(fetchval=AsyncMock(return_value=9))
-    database = SimpleNamespace(
-        sql=str,
-        fetch=AsyncMock(return_value=[("7:7:", 9, "")]),
-        transaction=lambda **_: nullcontext(transaction),
-    )
+    database = SimpleNamespace(fetch=AsyncMock(side_effect=[[(9, "1", "off")], [("7:7:", 9, "")]]))
     reader = _reader(database)
     assert await reader.open(buckets)
     assert {bucket.seen for bucket in buckets} == {Seen(9, "7:7:")}

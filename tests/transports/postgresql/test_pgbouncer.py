@@ -146,6 +146,23 @@ async def test_all_paths_leave_nothing_in_a_session(
     assert [each for each in sent if re.match(r"execute (?!<unnamed>)", each)] == []
 
 
+async def test_statements_are_prepared_unless_a_pooler_stands_between(
+    server: RunningBroker, pooler: RunningBroker
+) -> None:
+    direct = server.url.replace("postgres@", f"{USER}@")
+    cases = ((pooler.url, None, 0), (direct, False, 0), (direct, None, 3), (pooler.url, True, 3))
+    before = 0
+    for url, option, expected in cases:
+        options = {"prepared_statements": option, "connections": 3}
+        async with connect(url, transport_options=options, environ={}) as connection:
+            for number in range(3):
+                await connection.publish(Message(id=f"m{number}", topic="orders", payload=b"x"))
+        sent = [each for each in statements(server) if ".publish(" in each]
+        named = [each for each in sent[before:] if re.match(r"execute (?!<unnamed>)", each)]
+        assert (url, option, len(named)) == (url, option, expected)
+        before = len(sent)
+
+
 async def test_a_restarted_pooler_is_found_again(
     server: RunningBroker, pooler: RunningBroker
 ) -> None:

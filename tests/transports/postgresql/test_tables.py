@@ -109,19 +109,32 @@ async def test_tables_of_another_version_stop_the_start(
     place: TestSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await (await place.open()).close()
-    await place.run("UPDATE {s}.meta SET version = 2")
-    with pytest.raises(ConnectionFailedError, match="version 2, and this Protoflow needs 1; upd"):
+    now = schema.VERSION
+    await place.run(f"UPDATE {{s}}.meta SET version = {now + 1}")
+    with pytest.raises(ConnectionFailedError, match=f"{now + 1}, and this Protoflow needs {now}; "):
         await place.open()
     with pytest.raises(TopologyError, match="update Protoflow"):
         await place.transport().apply_tables()
-    await place.run("UPDATE {s}.meta SET version = 1")
-    monkeypatch.setattr(schema, "VERSION", 2)
-    monkeypatch.setattr(schema, "MIGRATIONS", {1: "ALTER TABLE {s}.topics ADD note text"})
-    with pytest.raises(ConnectionFailedError, match="needs 2; run `protoflow topology apply`"):
+    await place.run(f"UPDATE {{s}}.meta SET version = {now}")
+    monkeypatch.setattr(schema, "VERSION", now + 1)
+    monkeypatch.setattr(schema, "MIGRATIONS", {now: "ALTER TABLE {s}.topics ADD note text"})
+    with pytest.raises(ConnectionFailedError, match=f"{now + 1}; run `protoflow topology apply`"):
         await place.open()
     await place.transport().apply_tables()
     await publish(await place.open(), 1)
     assert await place.run("SELECT note FROM {s}.topics")
+
+
+async def test_tables_of_the_first_version_are_brought_to_this_one(place: TestSchema) -> None:
+    await (await place.open()).close()
+    await place.run("ALTER TABLE {s}.meta DROP shift, DROP system, DROP started")
+    await place.run("CREATE FUNCTION {s}.adopt() RETURNS void LANGUAGE sql AS ''")
+    await place.run("DROP FUNCTION {s}.check_server")
+    await place.run("UPDATE {s}.meta SET version = 1")
+    await place.transport().apply_tables()
+    transport = await place.open()
+    await publish(transport, 1)
+    assert numbers(await take(await join(transport, settings_of()), 1)) == [1]
 
 
 async def test_two_services_on_two_schemas_do_not_meet(place: TestSchema) -> None:

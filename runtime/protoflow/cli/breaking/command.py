@@ -48,7 +48,7 @@ def command(
     retention: float,
     as_json: bool,
 ) -> None:
-    """Show what the .proto files change for messages under way, and how to roll it out.
+    """Show how changes of the .proto files affect unfinished messages, and how to roll it out.
 
     Compares the .proto files that `generate` takes with the running version. Each version is read
     with its own settings, and no broker is needed. Each change has a verdict: safe, consumers
@@ -127,7 +127,7 @@ def _print(found: list[Change], against: str, scheme: str) -> None:
     output.table(
         rows,
         ("verdict", "place", "what", "change"),
-        empty=f"nothing changes for messages under way since {against}",
+        empty=f"nothing changes for unfinished messages since {against}",
     )
     _print_rollouts(found, scheme)
 

@@ -14,11 +14,10 @@ _FILE = "100"
 
 
 def checkout(ref: str, into: Path) -> Path:
-    """Writes .proto files and settings of a ref into a directory. Returns the place of the project
-    there.
+    """Writes .proto files and settings of a ref into a directory; returns the project's folder.
 
     Raises:
-        ConfigError: no such ref, no repository, or no git.
+        ConfigError: the ref or the repository does not exist, or git is not installed.
     """
     if ref.startswith("-"):
         raise ConfigError(f"{ref} is neither a git ref nor a directory nor a file")
@@ -50,7 +49,7 @@ def checkout(ref: str, into: Path) -> Path:
 
 
 def _files(commit: str) -> Iterator[tuple[str, str]]:
-    """Returns the needed paths, with their blobs."""
+    """Yields the needed paths, with their blobs."""
     listed = _git("ls-tree", "-r", "-z", "--full-tree", commit).stdout.decode(errors="replace")
     for entry in listed.split("\0"):
         meta, _, name = entry.partition("\t")

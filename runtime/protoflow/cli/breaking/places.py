@@ -21,11 +21,11 @@ _PUBLISH = options_pb2.PUBLISH_FIELD_NUMBER
 
 
 def places(contracts: Iterable[FileContracts], shown: Callable[[str], str]) -> dict[str, str]:
-    """Returns `file:line` by name, and by name and aspect with a blank between.
+    """Returns `file:line` by name, and by name and aspect separated by a space.
 
     Args:
         contracts: the annotations of all files.
-        shown: the path of a file for people, by its name.
+        shown: the path to print for each file name.
     """
     found: dict[str, str] = {}
     for file in contracts:

@@ -1,4 +1,4 @@
-"""From descriptors to specifications, without generated modules: two versions fit a process."""
+"""Converts descriptors to specs without imports, so that a process can hold two versions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from protoflow.contract.spec import (
 )
 from protoflow.errors import ConfigError
 
-#: Files without a contract, in every image.
+#: Every image contains these files, which have no contract.
 _LIBRARIES = ("google/", "buf/validate/", "protoflow/v1/")
 
 
@@ -51,7 +51,7 @@ class Descriptors:
     """The contract in descriptors.
 
     Args:
-        image: the descriptors of all files, those that they import before them.
+        image: the descriptors of all files; imported files come first.
 
     Raises:
         ConfigError: with every mistake in the annotations.
@@ -71,7 +71,7 @@ class Descriptors:
         self.contracts = list(self._read())
 
     def files(self) -> list[FileSpec]:
-        """Returns the specifications as in generated modules, without producers."""
+        """Returns the specs as generated modules have them, without producers."""
         return [
             FileSpec(
                 source=contracts.file.name,
@@ -158,7 +158,7 @@ def _leaves(leaves: Leaves, prefix: str) -> Mapping[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    """Returns a value in the form of specifications: the plugin names enum members in Python."""
+    """Returns a value as specs have it; the plugin writes enum members as Python text."""
     if isinstance(value, str) and value.startswith("_pf."):
         _, enum, member = value.split(".")
         return getattr(spec, enum)[member]

@@ -36,7 +36,7 @@ def act(client: Client, verb: str, handler: str | None) -> Any:
 
 
 def report(verb: str, answer: Any, *, as_json: bool) -> None:
-    """Prints the state of each process, and on stderr what the action did not reach."""
+    """Prints the state of each process; on stderr, notes about the scope of the action."""
     if as_json:
         output.as_json(answer)
     else:
@@ -54,6 +54,6 @@ def report(verb: str, answer: Any, *, as_json: bool) -> None:
         ]
         output.table(rows, _COLUMNS, empty="no subscription runs in this process")
     click.echo(
-        f"{verb} acts on whole subscriptions of this process; other processes of the group go on",
+        f"{verb} acts on whole subscriptions of this process, not on other processes of the group",
         err=True,
     )

@@ -21,8 +21,9 @@ _LARGEST = 64 * 1024 * 1024
 
 
 class Client:
-    """Sends requests to one process. The token comes from PROTOFLOW_HTTP_TOKEN; redirects are not
-    followed.
+    """Sends requests to one process; does not follow redirects.
+
+    PROTOFLOW_HTTP_TOKEN holds the token.
 
     Args:
         url: the address of its HTTP pages, such as `http://127.0.0.1:8080`.

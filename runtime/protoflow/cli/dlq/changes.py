@@ -20,7 +20,7 @@ from protoflow.dead_letters import DeadLetters
 from protoflow.errors import DeadLetterNotFoundError, ReplayError
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Changes the dead letters with these ids in a topic; returns how many.
+#: Changes the dead letters with these ids in a topic; returns their number.
 _Act: TypeAlias = Callable[[DeadLetters, str, Sequence[str]], Awaitable[int]]
 
 
@@ -48,7 +48,7 @@ def changes(action: F) -> F:
 @click.option(
     "--to", "topic_name", metavar="TOPIC", help="To this topic, or the topic of this type."
 )
-@click.option("--reprocess", is_flag=True, help="Also what an inbox notes as handled.")
+@click.option("--reprocess", is_flag=True, help="Also messages that an inbox has noted as handled.")
 @click.option("--rate", type=Finite(0, min_open=True), help="Most replays a second.")
 @click.pass_context
 def replay(
@@ -174,7 +174,7 @@ async def _act(
 ) -> None:
     try:
         report["done"] += await act(dead_letters, topic, ids)
-    except DeadLetterNotFoundError as error:  # the dead letter was removed meanwhile
+    except DeadLetterNotFoundError as error:  # the dead letter was removed in the meantime
         report["failed"] |= dict.fromkeys(ids, str(error))
     except ReplayError as error:
         report["done"] += error.replayed
@@ -183,5 +183,5 @@ async def _act(
 
 def _confirmed(verb: str, count: int) -> bool:
     if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError(f"to {verb} without being asked, say --yes")
+        raise click.UsageError(f"to {verb} without confirmation, give --yes")
     return click.confirm(f"{verb} {counted(count, 'dead letter')}?", err=True)

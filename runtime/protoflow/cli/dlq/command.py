@@ -70,10 +70,10 @@ def list_(
 
     try:
         rows = access.run(read)
-    except ValueError as error:  # not yet a fault: the transport reads the position
+    except ValueError as error:  # no fault yet: the transport parses the position
         if not cursor or isinstance(error, ProtoflowError):
             raise
-        raise click.UsageError(f"--cursor: {error}; take one that --json shows") from None
+        raise click.UsageError(f"--cursor: {error}; use one that --json shows") from None
     if as_json:
         output.as_json(rows)
     else:

@@ -22,10 +22,10 @@ class Selection:
     """The selection from the options.
 
     Attributes:
-        topics: dead-letter topics; empty are those of the contract.
-        handler: only those of this handler.
-        group: only those of this group.
-        filter: the conditions; None is no condition.
+        topics: dead-letter topics; if empty, those of the contract.
+        handler: only dead letters of this handler.
+        group: only dead letters of this group.
+        filter: the conditions; None if there are none.
     """
 
     topics: tuple[str, ...]
@@ -35,7 +35,7 @@ class Selection:
 
     @property
     def is_filter(self) -> bool:
-        """Whether the selection leaves dead letters out."""
+        """Returns whether the selection excludes some dead letters."""
         return self.filter is not None
 
 

@@ -1,4 +1,4 @@
-"""The generated files: the output of a run is compared with the output directory."""
+"""The generated files: compares the output of a run with the output directory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def difference(project: Project, directory: Path) -> Difference:
 
 
 def write(found: Difference, out: Path) -> None:
-    """Writes changed files. Each is replaced atomically: a reader never sees half of it."""
+    """Writes changed files. Each is replaced atomically, so no reader sees a half-written file."""
     for name, text in found.changed.items():
         file = out / name
         file.parent.mkdir(parents=True, exist_ok=True)

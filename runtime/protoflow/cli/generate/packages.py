@@ -1,7 +1,7 @@
-"""Moves generated modules beneath a package: their imports of each other are rewritten.
+"""Moves generated modules below a package, and rewrites their imports of each other.
 
 protoc writes absolute imports that begin at the root of the .proto files. Only imports of modules
-that this run generated are changed, so no other import can be affected.
+that this run generated are changed, so no other import is affected.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 #: protoc writes this for a folder with the name of a keyword, which Python cannot parse.
 _FROM = re.compile(r"^from ([\w.]+) import (\w+) as (\w+)$", re.MULTILINE)
-#: The function of protobuf's builder that takes the name of the module that is built.
+#: The function of protobuf's builder; one argument is the name of the module.
 _BUILD = "BuildTopDescriptorsAndMessages"
 
 
@@ -26,8 +26,10 @@ class _Edit(NamedTuple):
 
 
 def rewrite(source: str, package: str, modules: Collection[str]) -> str:
-    """Returns the source with imports of these modules below a package; "" only repairs imports
-    from folders with the name of a keyword."""
+    """Returns the source with imports of these modules below a package.
+
+    If the package is "", only imports from folders with the name of a keyword are repaired.
+    """
     source = _without_keywords(source)
     if not package:
         return source
@@ -50,7 +52,7 @@ def _without_keywords(source: str) -> str:
     changed = _FROM.sub(imported, source)
     if changed == source or re.search(r"^import importlib$", source, re.MULTILINE):
         return changed
-    # It goes before the first replaced import; comments and docstrings come first.
+    # The import of importlib goes before the first replaced import.
     at = re.search(r"^(?:import|from|\w+ = importlib)\b", changed, re.MULTILINE)
     place = at.start() if at else 0
     return f"{changed[:place]}import importlib\n{changed[place:]}"

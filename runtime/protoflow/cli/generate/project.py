@@ -1,4 +1,4 @@
-"""The input and output of `generate`: from options, pyproject.toml, buf.yaml, or defaults."""
+"""The input and output of `generate`, from options, pyproject.toml, buf.yaml, or defaults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KNOWN = {
     "handlers": _TEXT, "asyncapi": _TEXT,
 }  # fmt: skip
 _TABLE = "[tool.protoflow.generate]"
-#: This file is imported by contracts but never generated: the runtime contains its module.
+#: Contracts import this file, but it is never generated: the runtime contains its module.
 _OURS = PurePosixPath("protoflow/v1/options.proto")
 _NOT_SOURCES = {"node_modules", "build", "dist", "site-packages", "third_party"}
 
@@ -29,13 +29,13 @@ class Project:
 
     Attributes:
         roots: directories that imports are relative to.
-        files: the .proto files to generate, as protoc names them.
-        out: the directory that the modules are written to.
+        files: the .proto files to generate, by their names in protoc.
+        out: the output directory.
         package: the name under which Python imports `out`; "" if `out` is on the path itself.
-        grpc: whether gRPC stubs are made, too.
+        grpc: whether gRPC stubs are generated, too.
         handlers: the plugin's parameter of that name; "" is its default.
         asyncapi: the plugin's parameter of that name; "" is its default.
-        complete: whether these are all files; otherwise arguments have chosen some.
+        complete: whether these are all files; False if arguments selected some.
     """
 
     roots: tuple[Path, ...]
@@ -131,7 +131,7 @@ def _files(directory: Path, roots: Sequence[Path], paths: Sequence[str]) -> tupl
         if place.is_dir():
             sources = list(files_of(place, (".proto",)))
             if paths and not sources:
-                problems.append(f"{path}: the directory holds no .proto file")
+                problems.append(f"{path}: the directory contains no .proto file")
         elif place.is_file():
             sources = [place]
         else:
@@ -141,7 +141,7 @@ def _files(directory: Path, roots: Sequence[Path], paths: Sequence[str]) -> tupl
             name = _beneath(source, [directory / root for root in roots])
             if name is None:
                 shown = ", ".join(map(str, roots))
-                problems.append(f"{path} lies in none of the roots ({shown}); add one with -I")
+                problems.append(f"{path} is in none of the roots ({shown}); add one with -I")
                 break
             if name == _OURS:
                 continue
@@ -160,12 +160,12 @@ def _files(directory: Path, roots: Sequence[Path], paths: Sequence[str]) -> tupl
 
 
 def _first(name: PurePosixPath, directory: Path, roots: Sequence[Path]) -> Path | None:
-    """Returns the file that protoc takes for a name: that of the first root that has one."""
+    """Returns the file that protoc uses for a name: the file in the first root that has one."""
     return next((root / name for root in roots if (directory / root / name).is_file()), None)
 
 
 def files_of(place: Path, endings: tuple[str, ...]) -> Iterator[Path]:
-    """Returns the files below a directory with one of these endings, without those of libraries."""
+    """Yields the files below a directory with one of these endings, without those of libraries."""
     for parent, folders, files in os.walk(place):
         folders[:] = sorted(
             name

@@ -23,7 +23,7 @@ _PREFIX = re.compile(r"^--protoflow_out: (?:protoc-gen-protoflow: )?", re.MULTIL
 
 
 def versions() -> str:
-    """Returns the versions of protoc and of the plugin, for people. Raises MissingExtraError."""
+    """Returns the versions of protoc and the plugin as text. Raises MissingExtraError."""
     from importlib import metadata
 
     try:
@@ -80,7 +80,7 @@ def describe(project: Project, directory: Path) -> FileDescriptorSet:
 def _compile(
     project: Project, directory: Path, outputs: Sequence[str], rules: Sequence[str] = ()
 ) -> None:
-    """Runs protoc over a project; `rules` are also compiled if a file imports them."""
+    """Runs protoc on a project; `rules` are also compiled if a file imports them."""
     from protoc_gen_protoflow import resources
 
     files = list(project.files)
@@ -118,8 +118,10 @@ def _call(arguments: Sequence[str], project: Project, directory: Path) -> None:
 
 
 def _with_root(line: str, project: Project, directory: Path) -> str:
-    """Returns an error with the file's path from here; the plugin only knows the path from its
-    root."""
+    """Returns an error with the file's path from the working directory.
+
+    The plugin only knows the path from the root.
+    """
     name = line.partition(":")[0]
     for root in project.roots:
         if root.parts and name in project.files and (directory / root / name).is_file():
@@ -128,7 +130,7 @@ def _with_root(line: str, project: Project, directory: Path) -> str:
 
 
 def _plugin() -> str:
-    """Returns the plugin's script beside this Python: another on PATH may have another version."""
+    """Returns the plugin's script beside this Python; one on PATH may have another version."""
     for folder in (Path(sys.executable).parent, Path(sys.prefix) / "bin"):
         for name in (_PLUGIN, f"{_PLUGIN}.exe"):
             if os.access(folder / name, os.X_OK):

@@ -1,8 +1,8 @@
-"""`buf/validate/validate.proto` from the installed protovalidate, which ships it as descriptors.
+"""Provides `buf/validate/validate.proto` from the installed protovalidate.
 
-The wheel of protovalidate holds neither the .proto file nor a `_pb2` module; its own module is
-of another library. So contracts that import the file get its descriptor, and the `_pb2` module
-is generated into the output.
+The wheel of protovalidate contains the descriptor of this file, but neither the .proto file nor a
+`_pb2` module for this library. So contracts that import the file get its descriptor, and the `_pb2`
+module is generated into the output.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _IMPORT = re.compile(r'^\s*import\s+(?:public\s+|weak\s+)?"([^"]+)"', re.MULTILI
 
 
 def is_imported(files: Iterable[str], roots: Sequence[Path]) -> bool:
-    """Whether a file imports validate.proto, itself or through others, and no root holds it."""
+    """Returns whether validate.proto is imported, also indirectly, and missing in all roots."""
     if any((root / NAME).exists() for root in roots):
         return False
     seen: set[str] = set()
@@ -36,9 +36,9 @@ def is_imported(files: Iterable[str], roots: Sequence[Path]) -> bool:
 
 
 def descriptors() -> FileDescriptorSet | None:
-    """The file and its imports; None if protovalidate is not installed."""
+    """Returns the file and its imports; None if protovalidate is not installed."""
     try:
-        # Private: tests/cli checks that it is still there.
+        # The module is private: a test in tests/cli checks that it exists.
         from protovalidate._gen.buf.validate import validate_pb
     except ImportError:
         return None

@@ -15,7 +15,7 @@ from protoflow.transports.built_in import BUILT_IN
 
 
 def _is_taken(package: str) -> bool:
-    """Whether Python finds a module of this name; namespace packages do not count."""
+    """Returns whether Python finds a module of this name; namespace packages do not count."""
     found = importlib.util.find_spec(package)
     return found is not None and found.origin is not None
 
@@ -33,7 +33,7 @@ def command(name: str, transport: str) -> None:
     package = name.replace("-", "_").lower()
     if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", package) or keyword.iskeyword(package):
         raise click.UsageError(
-            f"{name} gives no Python package; use a to z, 0 to 9 and -, begin with a to z"
+            f"{name} cannot be a Python package; use a to z, 0 to 9 and -, begin with a to z"
             " and end with neither - nor _"
         )
     if package == "app" or _is_taken(package):
@@ -45,7 +45,7 @@ def command(name: str, transport: str) -> None:
     parsed = TransportURL.parse(url)
     if parsed.safe != url:
         raise click.UsageError(
-            "the URL holds a secret, which would stand in a file of the project; leave it out"
+            "the URL contains a secret, which would be written to a file; leave it out"
             " here, and set PROTOFLOW_TRANSPORT where the service runs"
         )
     extra = next((one.extra for one in BUILT_IN if parsed.scheme in one.schemes), "")

@@ -123,8 +123,8 @@ def of(name: str, package: str, url: str, extra: str) -> dict[str, str]:
 
     Args:
         name: the name of the project.
-        package: the same as a Python and protobuf package.
-        url: the transport.
+        package: the name as a Python and protobuf package.
+        url: the URL of the transport.
         extra: the extra that installs the client of the transport; "" if it needs none.
     """
     values = {

@@ -1,4 +1,4 @@
-"""Traces of what a broker did, and automata that say whether a transport's model allows it."""
+"""Traces of real brokers, and automata that check them against the model of the transport."""
 
 from protoflow.testing.broker_traces.checker import Disagreement, TraceChecker, check
 from protoflow.testing.broker_traces.events import Event, read_trace

@@ -1,4 +1,4 @@
-"""Holds a trace to the rules of a broker: an automaton for each message and each shard."""
+"""Checks a trace against the rules of a broker, with an automaton per message and per shard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protoflow.testing.broker_traces.message_automaton import MessageAutomaton, 
 from protoflow.testing.broker_traces.rules import RULES, Rules
 from protoflow.testing.broker_traces.shard_automaton import KeyOrder, ShardOrder
 
-#: Events that end all that a process holds, of a group, or of a shard.
+#: Events that end every delivery of a process, of a group, or of a shard.
 _ENDS = ("crash", "closed", "stopped", "revoke", "revoked")
 
 
@@ -23,8 +23,8 @@ class Disagreement:
         group: topic and group.
         message: the id of the message.
         shard: the shard.
-        step: which event of the trace it is, from 1.
-        text: what happened, and why it may not.
+        step: the number of the event in the trace, from 1.
+        text: what happened, and which rule forbids it.
     """
 
     group: str
@@ -54,14 +54,14 @@ class _Group:
 
 
 class TraceChecker:
-    """Takes the events of a trace by time; each costs the same, however long the trace is.
+    """Checks the events of a trace, ordered by time. The cost of an event does not grow.
 
     Args:
-        rules: of the broker.
+        rules: the rules of the broker.
 
     Attributes:
-        found: the disagreements; a message is not looked at after its first.
-        events: how many events were checked.
+        found: the disagreements; a message is ignored after its first.
+        events: the number of events that were checked.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -75,16 +75,16 @@ class TraceChecker:
 
     @property
     def steps(self) -> int:
-        """How many steps the automata made."""
+        """The number of steps that the automata made."""
         return sum(one.steps for group in self._groups.values() for one in group.messages.values())
 
     @property
     def messages(self) -> int:
-        """How many automata of messages there are."""
+        """The number of automata of messages."""
         return sum(len(group.messages) for group in self._groups.values())
 
     def groups_of(self, joins: Iterable[Event]) -> None:
-        """Learns which groups there are: they get what is published before they join, too."""
+        """Creates the groups that join later, because they also get earlier messages."""
         for join in joins:
             if join.kind == "join" and join.group not in self._groups:
                 self._groups[join.group] = _Group(self._rules, join)
@@ -94,7 +94,7 @@ class TraceChecker:
         self.events += 1
         if event.kind in self._rules.disturbances:
             self._disturbances.setdefault(event.member, []).append(event.time)
-            if self._rules.in_order:  # it disturbs the whole group
+            if self._rules.in_order:  # the event disturbs the whole group
                 self._disturbances.setdefault("", []).append(event.time)
         if event.kind in _ENDS:
             for each in self._ended(event):
@@ -104,14 +104,14 @@ class TraceChecker:
             self._apply(event)
 
     def end(self) -> None:
-        """The trace is over: each message was settled, dead-lettered or deferred."""
+        """Checks at the end that each message was settled, dead-lettered or deferred."""
         for group in self._groups.values():
             for id, automaton in group.messages.items():
                 if not automaton.finished and (group.name, id) not in self._refused:
                     self._disagree(group, id, "", f"the trace ends, and it is {automaton}")
 
     def _ended(self, event: Event) -> Iterator[Event]:
-        """What it means for each delivery that the process holds."""
+        """Yields an event for each delivery of the process that this event ends."""
         held = self._held.get(event.member, {})
         for by, delivery in [*held.items()]:
             same_group = event.group in ("", delivery.group)

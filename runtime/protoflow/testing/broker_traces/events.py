@@ -1,4 +1,4 @@
-"""The events of a trace, one a line."""
+"""The events of a trace, one in each line."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What one process saw of the broker.
+    """One event that a process observed.
 
-    Calls have two events, for the broker acts at some time between them: `publish` and
+    Calls have two events, because the broker acts at some time between them: `publish` and
     `published`, `settle` and `settled`, `revoke` and `revoked`. The others are `join`, `deliver`,
-    `lost`, `stopped`, `closed`, and of the outside world `crash` and `fault`.
+    `lost`, `stopped` and `closed`. `crash` and `fault` come from outside of all processes.
 
     Attributes:
         time: seconds, by one clock of all processes.
-        member: the process; empty is the outside world.
+        member: the process; empty for events from outside.
         kind: what happened.
-        topic: where the message lies; of `join` the topic.
+        topic: the topic that holds the message; of `join`, the topic that is joined.
         group: topic and group, `<topic>/<group>`.
         message: the id of the message.
-        key: its key.
+        key: the key of the message.
         call: the number of the call in its process.
         delivery: the number of the delivery in its process.
         shard: the shard.
-        place: the position in the shard; empty where the broker has none that lasts.
-        attempt: failed runs, as the message or the settlement says.
-        detail: the action of `settle`; the result of `published` and `settled`; the rest of others.
+        place: the position in the shard; empty if the broker has no lasting positions.
+        attempt: the number of failed runs that the message or the settlement carries.
+        detail: the action of `settle`, the result of `published` and `settled`, or other data.
     """
 
     time: float
@@ -47,7 +47,7 @@ class Event:
     detail: str = ""
 
     def line(self) -> str:
-        """The event as a line."""
+        """Returns the event as a line."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return json.dumps({name: value for name, value in fields.items() if value}) + "\n"
 
@@ -60,7 +60,7 @@ class Event:
 
 
 def read_trace(paths: Iterable[Path]) -> list[Event]:
-    """Returns the events of all processes by time; a line that a crash cut off is left out."""
+    """Returns the events of all processes by time; ignores lines that a crash cut off."""
     found: list[Event] = []
     for path in paths:
         for line in path.read_text().splitlines():

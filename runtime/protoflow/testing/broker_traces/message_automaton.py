@@ -1,4 +1,4 @@
-"""The automaton of one message in one group: which states its copies may be in."""
+"""The automaton of one message in one group: the states in which its copies may be."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 from protoflow.testing.broker_traces.events import Event
 from protoflow.testing.broker_traces.rules import Rules
 
-#: More ways in which a trace can be read are not followed: the broker acted between the calls.
+#: The most readings that are followed. There are several, since the broker acts between events.
 _MOST_READINGS = 256
-#: Seconds in which a repeated publish is surely known for one, where brokers deduplicate.
+#: Seconds for which a broker that deduplicates certainly recognises a repeated publish.
 _WINDOW = 100.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Copy:
-    """One copy of the message at the broker, or what a process believes of it.
+    """One copy of the message at the broker, or a process's belief about it.
 
     Attributes:
-        state: as in `rules.TRANSITIONS`; `ghost` is a delivery that its holder has lost and may
-            not settle, `answered` one whose settlement the broker has done.
-        by: who holds it, by member and number of the delivery or call.
-        attempt: failed runs that the broker knows of.
+        state: as in `rules.TRANSITIONS`. A `ghost` is a delivery that its holder has lost and may
+            not settle; `answered` is a delivery whose settlement the broker has done.
+        by: the holder: member, and the number of the delivery or call.
+        attempt: the number of failed runs that the broker has stored.
         place: shard and position; empty until it is known.
-        action: how it is being settled.
-        after: the failed runs once that is done.
+        action: the action of the current settlement.
+        after: the number of failed runs after this settlement.
     """
 
     state: str
@@ -44,11 +44,11 @@ class Refused(Exception):  # noqa: N818  what happened
 
 
 class MessageAutomaton:
-    """All readings of what happened to one message so far.
+    """All readings of the events of one message so far.
 
     Args:
-        rules: of the broker.
-        disturbed: whether a process, or the broker, was disturbed between two times.
+        rules: the rules of the broker.
+        disturbed: whether a process or the broker was disturbed between two times.
         lease: seconds.
     """
 
@@ -57,7 +57,7 @@ class MessageAutomaton:
     ) -> None:
         self.readings: frozenset[Reading] = frozenset({()})
         self.finished = False
-        #: Reading steps so far: what the check costs.
+        #: The number of reading steps so far, which is the cost of the check.
         self.steps = 0
         self._rules = rules
         self._disturbed = disturbed
@@ -76,7 +76,7 @@ class MessageAutomaton:
         return "; or ".join(sorted(described)[:4])
 
     def apply(self, event: Event) -> None:
-        """Goes on by one event. Raises Refused."""
+        """Advances every reading by one event. Raises Refused if no reading allows it."""
         step: Callable[[Reading, Event], Iterator[Reading]] = getattr(self, f"_{event.kind}")
         found: set[Reading] = set()
         for reading in self.readings:
@@ -96,7 +96,7 @@ class MessageAutomaton:
         elif event.kind in ("stopped", "revoke"):
             self._leaving.add(by)
 
-    # One method for each kind of event: the readings that may follow one.
+    # One method for each kind of event; it yields the readings that may follow a reading.
 
     def _publish(self, reading: Reading, event: Event) -> Iterator[Reading]:
         yield (*reading, Copy("coming", (event.member, -event.call), event.attempt))
@@ -104,7 +104,7 @@ class MessageAutomaton:
     def _published(self, reading: Reading, event: Event) -> Iterator[Reading]:
         coming = _by(reading, "coming", (event.member, -event.call))
         if coming is None or event.detail == "unknown":
-            yield reading  # it was delivered meanwhile, or it may still come
+            yield reading  # it was delivered in the meantime, or will be
             return
         if event.detail == "refused":
             yield from self._to(reading, coming, "refused")
@@ -113,7 +113,7 @@ class MessageAutomaton:
         if again and event.call in self._repetitions:
             yield from again
             if not any(_same_publish(copy, coming) for copy in again[0]):
-                return  # the first is surely there
+                return  # the first publish was certainly stored
         yield from self._to(reading, coming, "stored")
 
     def _deliver(self, reading: Reading, event: Event) -> Iterator[Reading]:
@@ -128,7 +128,7 @@ class MessageAutomaton:
                         yield (*_without(left, free), held)
 
     def _freed(self, reading: Reading, copy: Copy, event: Event) -> Iterator[tuple[Copy, Reading]]:
-        """The ways in which a copy may be free by now, unseen."""
+        """Yields the readings in which a copy has become free without an event."""
         allows, free = (
             self._rules.allows,
             replace(copy, state="free", by=("", 0), action="", after=0),
@@ -153,11 +153,11 @@ class MessageAutomaton:
     def _may_take(self, copy: Copy, event: Event) -> bool:
         if copy.by in self._leaving or not self._rules.expires:
             return True
-        # It was lent before it was handed out, and renewed every third of a lease.
+        # The delivery was lent before this event, and is renewed every third of a lease.
         return event.time - self._since.get(copy.by, event.time) >= self._lease / 2
 
     def _lent(self, by: tuple[str, int], event: Event) -> float:
-        """When it was lent at the earliest: where leases are, it may have waited for long."""
+        """Returns the earliest time at which it was lent; a delivery may wait in its process."""
         since = self._since.get(by, event.time)
         return since - self._lease if self._rules.expires else since
 
@@ -169,7 +169,7 @@ class MessageAutomaton:
     def _settle(self, reading: Reading, event: Event) -> Iterator[Reading]:
         held = _by(reading, "held", (event.member, event.delivery))
         if held is None:
-            yield reading  # it is not its own any more, or it was answered before
+            yield reading  # the process has lost it, or the broker has answered before
             return
         after = event.attempt if self._rules.persists else held.attempt
         for state in self._rules.allows("held", "settle called"):
@@ -201,12 +201,12 @@ class MessageAutomaton:
                 yield from ((*each, done) for each in self._applied(reading, acting))
 
     def _applied(self, reading: Reading, acting: Copy) -> Iterator[Reading]:
-        """The settlement was done."""
+        """Yields the readings in which the broker did the settlement."""
         what = "acknowledged" if acting.action == "ACK" else "given back"
         yield from self._to(reading, acting, what)
 
     def _given_up(self, reading: Reading, copy: Copy) -> Iterator[Reading]:
-        """The holder will do nothing more; what it asked for may have been done."""
+        """Yields the readings after the holder's end: a settlement may have been done."""
         if copy.state == "acting":
             yield from self._applied(reading, copy)
             copy_free = replace(copy, state="free", by=("", 0), action="", after=0)
@@ -248,7 +248,7 @@ _WORDS = {
     "ghost": "lost by {}",
     "answered": "settled by {}",
 }
-#: States of copies at the broker; the others are what a process believes.
+#: States of copies at the broker; other states are beliefs of a process.
 _OWN = ("coming", "free", "held", "acting", "soft")
 
 

@@ -1,4 +1,4 @@
-"""Records what a transport is asked, and what it answers."""
+"""Records the calls of a transport, and its answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Write = Callable[[Event], None]
 
 
 class TraceWriter:
-    """Appends events to a file; what was written survives a SIGKILL."""
+    """Appends events to a file; written events survive a SIGKILL."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -29,13 +29,13 @@ class TraceWriter:
 
 
 class RecordedTransport:
-    """A transport whose calls are recorded; everything else is the transport's own.
+    """A transport whose calls are recorded, and which otherwise behaves like the original.
 
     Args:
-        transport: the transport.
-        member: what the process is called in the trace.
+        transport: the original transport.
+        member: the name of the process in the trace.
         write: gets the events.
-        now: the time, by one clock of all processes.
+        now: returns the time, by one clock of all processes.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RecordedTransport:
         self.member = member
         self.write = write
         self.now = now
-        #: Where retries of a group wait, and where its dead letters lie.
+        #: The topics in which retries of a group wait, and in which its dead letters are stored.
         self.own_places: dict[str, str] = {}
         self.dead_letter_topics: dict[str, str] = {}
         self._calls = 0
@@ -58,7 +58,7 @@ class RecordedTransport:
         self.write(Event(time=self.now(), member=self.member, kind=kind, **fields))
 
     def begin(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """Records that messages are published; returns what names the calls."""
+        """Records that messages are published; returns the data that identifies the calls."""
         calls: list[dict[str, Any]] = []
         for message in messages:
             self._calls += 1
@@ -75,7 +75,7 @@ class RecordedTransport:
         return calls
 
     def end(self, calls: list[dict[str, Any]], errors: Sequence[PublishError | None]) -> None:
-        """Records what became of the calls."""
+        """Records the results of the calls."""
         for call, error in zip(calls, errors, strict=True):
             refused = isinstance(error, PublishRefusedError)
             detail = "stored" if error is None else "refused" if refused else "unknown"
@@ -113,7 +113,7 @@ class RecordedTransport:
 
 
 class RecordedSubscription:
-    """A subscription whose calls are recorded, and the listener of the real one."""
+    """A subscription whose calls are recorded; also the listener of the original subscription."""
 
     subscription: Any
 
@@ -132,7 +132,7 @@ class RecordedSubscription:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.subscription, name)
 
-    # As the scheduler sees it.
+    # Called by the scheduler.
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `Subscription.receive`."""
@@ -191,7 +191,7 @@ class RecordedSubscription:
         finally:
             self._transport.record("stopped", group=self._settings.name)
 
-    # As the transport sees it.
+    # Called by the transport.
 
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
         """See `SubscriptionListener.shards_revoked`."""

@@ -1,4 +1,4 @@
-"""What a broker may do with a message: one table, and what differs from broker to broker."""
+"""What a broker may do with a message: one table, and the differences between brokers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from protoflow.testing.simulation.profiles import PROFILES, Lending, Profile
 
-#: State of a copy, what happens to it, its next state, and the rule that must hold; `gone` is no
-#: copy. What happens between call and return of `publish` and `settle` happens unseen.
+#: State of a copy, event, next state, and the rule that must hold. `gone` means that the copy no
+#: longer exists. The effects of `publish` and `settle` happen unseen between call and return.
 TRANSITIONS: tuple[tuple[str, str, str, str], ...] = (
     ("coming", "stored", "free", ""),
     ("coming", "taken for a repetition", "gone", "deduplicates"),
@@ -27,18 +27,19 @@ TRANSITIONS: tuple[tuple[str, str, str, str], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What differs from broker to broker.
+    """The differences between brokers.
 
     Attributes:
-        profile: what the simulated broker of this transport does.
-        confirms: what is settled does not come again. Elsewhere it does if the connection or the
-            membership ends soon after; on JetStream if a redelivery was on its way by then.
-        disturbances: the events without which it does not.
-        expires: a message is taken away from a living holder only when its lease is over;
-            elsewhere whenever the broker misses the holder.
-        positions: a message keeps its position.
-        in_order: a member gets the messages of a shard by position, unless it gave them back.
-        persists: a message that is given back keeps the failed runs.
+        profile: the behaviour of the simulated broker of this transport.
+        confirms: whether a settled message is never delivered again. On other brokers it is, if
+            the connection or membership ends soon after; on JetStream, if a redelivery was on its
+            way when it was settled.
+        disturbances: the events without which a settled message is not delivered again.
+        expires: whether a living holder keeps a message until its lease ends. Other brokers take
+            it away whenever they lose contact with the holder.
+        positions: whether a message keeps its position.
+        in_order: whether a member gets the messages of a shard by position, except returned ones.
+        persists: whether a returned message keeps its number of failed runs.
     """
 
     profile: Profile
@@ -51,7 +52,7 @@ class Rules:
 
     @property
     def deduplicates(self) -> bool:
-        """Whether a repeated publish is taken once."""
+        """Returns whether the broker stores a repeated publish only once."""
         return self.profile.deduplicates
 
     def allows(self, state: str, happening: str) -> frozenset[str]:
@@ -67,13 +68,13 @@ class Rules:
         return not rule or bool(getattr(self, name)) is not bool(negated)
 
 
-#: What ends a connection or a membership, and what makes a delivery arrive late.
+#: Events that end a connection or a membership, or delay a delivery.
 _ENDS = frozenset(("crash", "lost", "revoke", "closed", "stopped", "join", "fault"))
 _DELAYS = frozenset(("lost", "fault"))
 
 
 def rules_of(profile: Profile) -> Rules:
-    """Returns the rules of a transport, derived from what its model does."""
+    """Returns the rules of a transport, derived from its model."""
     lending = profile.lending
     return Rules(
         profile=profile,
@@ -86,6 +87,6 @@ def rules_of(profile: Profile) -> Rules:
     )
 
 
-#: Redis is not simulated: it lends each message for a time, and is otherwise as SQLite.
+#: Redis is not simulated. It lends each message for a time, and otherwise behaves like SQLite.
 _REDIS = replace(PROFILES["sqlite"], name="redis", lending=Lending.EACH)
 RULES = {profile.name: rules_of(profile) for profile in (*PROFILES.values(), _REDIS)}

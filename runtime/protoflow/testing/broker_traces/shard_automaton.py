@@ -1,4 +1,4 @@
-"""The automata of a shard: the order of each key, and of positions."""
+"""The automata of a shard: the order of each key, and the order of positions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from protoflow.testing.broker_traces.events import Event
 
-#: After these a process reads a shard from where the group is.
+#: After these events a process reads a shard from the position of the group.
 _ENDS = ("revoke", "revoked", "lost", "crash", "closed", "stopped")
 
 
@@ -21,14 +21,14 @@ class _Turn:
 
 
 class KeyOrder:
-    """What was published before comes before, unless it is finished or held by the same process."""
+    """Checks that an earlier message of a key is done, or held by the same process."""
 
     def __init__(self) -> None:
         self._turns: dict[str, _Turn] = {}
         self._last: dict[str, str] = {}
 
     def apply(self, event: Event) -> str | None:
-        """Goes on by one event; returns what it disagrees with."""
+        """Advances by one event; returns the disagreement, or None."""
         turn = self._turns.setdefault(event.message, _Turn())
         if event.kind == "publish" and event.key and not turn.stored:
             last = self._last.get(event.key, "")
@@ -53,20 +53,20 @@ class KeyOrder:
 
 @dataclass(slots=True)
 class _Reader:
-    """What a process has of a shard."""
+    """The deliveries of a process from a shard."""
 
     last: int = -1
     returned: set[int] = field(default_factory=set)
 
 
 class ShardOrder:
-    """A process gets the messages of a shard by position, unless it gave them back."""
+    """A process gets the messages of a shard by position, except those that it gave back."""
 
     def __init__(self) -> None:
         self._readers: dict[str, _Reader] = {}
 
     def apply(self, event: Event) -> str | None:
-        """Goes on by one event; returns what it disagrees with."""
+        """Advances by one event; returns the disagreement, or None."""
         reader = self._readers.setdefault(event.member, _Reader())
         if event.kind in _ENDS or (event.kind == "settled" and event.detail == "LOST"):
             del self._readers[event.member]

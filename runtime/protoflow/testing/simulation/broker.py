@@ -1,4 +1,4 @@
-"""The simulated broker: what is durable, and who holds what. It outlives every process."""
+"""The simulated broker, which stores and lends messages. It outlives every process."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.memory.broker import Broker, MemoryOptions, size_of
 from protoflow.transports.memory.group import Entry, Group
 
-#: Seconds for which a deduplication id is remembered.
+#: Seconds for which the broker remembers a deduplication id.
 _WINDOW = 120.0
 
 
 class SimulatedBroker:
-    """Topics, groups, dead letters and leases.
+    """Keeps topics, groups, dead letters and leases.
 
     Args:
         loop: gives the time.
-        profile: the transport that it stands for.
+        profile: the transport that is simulated.
+        witness: is notified of everything that becomes durable.
 
     Attributes:
         state: topics, groups and dead letters.
-        down: every call fails.
-        dead_letters_down: publishing to dead-letter topics fails.
+        down: whether every call fails.
+        dead_letters_down: whether publishing to dead-letter topics fails.
     """
 
     def __init__(self, loop: SimulatedLoop, profile: Profile, witness: Witness) -> None:
@@ -40,7 +41,7 @@ class SimulatedBroker:
         limit = profile.capabilities.max_message_bytes
         self.options = MemoryOptions(max_message_bytes=limit)
         self.profile = profile
-        #: Whether a message with an id that was published before reaches the groups again.
+        #: Whether groups receive a message again if its id was published before.
         self.repeats = True
         self.down = False
         self.dead_letters_down = False
@@ -53,28 +54,28 @@ class SimulatedBroker:
         self._answers: dict[int, Action] = {}
         self._taken: dict[str, float] = {}
         self._known: dict[str, None] = {}
-        #: The number of messages that were handed out so far.
+        #: The number of deliveries so far; also the receipt of the last one.
         self.lent = 0
         self._alarm = False
 
     def now(self) -> float:
-        """The broker's time, in seconds since the epoch."""
+        """Returns the broker's time, in seconds since the epoch."""
         return START + self._loop.now
 
     # Publishing.
 
     def place_of(self, settings: SubscriptionSettings) -> str:
-        """Returns where retries of a group wait."""
+        """Returns the name of the place in which retries of a group wait."""
         place = f"{settings.topic}..{settings.group}..retry"
         self._places[place] = (settings.topic, settings.group)
         return place
 
     def publish(self, messages: Sequence[Message]) -> list[PublishError | None]:
-        """Stores messages; one result each."""
+        """Stores messages; returns one result for each."""
         return [self._publish(message) for message in messages]
 
     def _problem(self, message: Message) -> PublishError | None:
-        """Why a message is not taken."""
+        """Returns the reason why the broker refuses a message, or None."""
         topic = self.state.topics.get(message.topic)
         if self.dead_letters_down and topic is not None and topic.dead_letters is not None:
             return PublishError(f"{message.topic} is not available")
@@ -112,7 +113,7 @@ class SimulatedBroker:
         group.wake()
 
     def hand_again(self, group: Group, message: Message) -> None:
-        """Gives a message to one group once more."""
+        """Gives a message to one group again."""
         self.state.publish_to(group, message, self.now())
 
     # Lending.
@@ -120,11 +121,11 @@ class SimulatedBroker:
     def claim(
         self, holder: Holder, limit: int, max_bytes: int
     ) -> tuple[list[Delivery], float | None]:
-        """Lends messages; and says when the next is due."""
+        """Lends messages to a holder; also returns the time at which the next one is due."""
         holder.seen = self._loop.now
         group = holder.group
         if holder not in group.members:
-            return [], None  # it left while the request was on its way
+            return [], None  # the holder left while the request was on its way
         in_turn = self.profile.single_active and group.ordering is not Ordering.NONE
         if in_turn and self._active(group) is not holder:
             return [], None
@@ -147,7 +148,7 @@ class SimulatedBroker:
         return lent, group.next_due
 
     def _active(self, group: Group) -> object:
-        """The member that consumes, where one does at a time; one that is silent is replaced."""
+        """Returns the one member that may consume; a member silent for a lease is replaced."""
         members = [*group.members]
         first = members[0]
         silent = self.profile.lending is Lending.EACH
@@ -157,20 +158,20 @@ class SimulatedBroker:
         return next(iter(group.members))
 
     def held(self, token: object) -> Hold | None:
-        """Returns the hold of a receipt if it is still good."""
+        """Returns the hold of a receipt, if it is still valid."""
         hold = self.holds.get(token) if isinstance(token, int) else None
         return hold if hold is not None and hold.entry.delivery is hold.delivery else None
 
     def holds_receipt(self, receipt: object) -> bool:
-        """Whether a delivery with this receipt is still lent."""
+        """Returns whether the delivery with this receipt is still lent."""
         return self.held(receipt) is not None
 
     def ended(self, receipt: object) -> EndedLease | None:
-        """Returns the lease of a receipt if it has ended because nobody renewed it."""
+        """Returns the lease of a receipt, if it ended because the holder did not renew it."""
         return self._ended.get(receipt)
 
     def renew(self, holder: Holder, tokens: Sequence[object]) -> list[object]:
-        """Extends leases; returns the receipts of those that are held no more."""
+        """Extends leases; returns the receipts that are no longer held."""
         holder.seen = self._loop.now
         gone: list[object] = []
         for token in tokens:
@@ -182,7 +183,7 @@ class SimulatedBroker:
         return gone
 
     def give_back(self, wanted: Callable[[Hold], bool], *, killed: bool) -> None:
-        """Frees what is held; others may have it."""
+        """Frees the holds that `wanted` selects, so that other members can claim the messages."""
         groups: dict[Group, None] = {}
         for token in [token for token, hold in self.holds.items() if wanted(hold)]:
             hold = self.holds.pop(token)
@@ -194,14 +195,14 @@ class SimulatedBroker:
             group.wake()
 
     def leave(self, holder: Holder, *, killed: bool) -> None:
-        """A subscription ended."""
+        """Removes a subscription that has ended."""
         holder.group.members.pop(holder, None)
         if killed or self.profile.lending is not Lending.EACH:
             self.give_back(lambda hold: hold.holder is holder, killed=killed)
         holder.group.wake()
 
     def retire(self, holder: Holder) -> None:
-        """A subscription takes nothing more; what it holds it may still settle."""
+        """Stops lending to a subscription, which may still settle what it holds."""
         holder.group.members.pop(holder, None)
         holder.group.wake()
 
@@ -259,7 +260,7 @@ class SimulatedBroker:
             group.finish(entry)
         else:
             if action is Action.RELEASE and self.profile.lending is Lending.SESSION:
-                entry.deliveries -= 1  # elsewhere what is given back was delivered
+                entry.deliveries -= 1  # other brokers count a released delivery
             if self.profile.capabilities.persists_attempts:
                 entry.failures = settlement.failures
                 entry.first_failure = settlement.first_failure
@@ -269,10 +270,10 @@ class SimulatedBroker:
             group.wake()
 
     def rebalance_all(self) -> None:
-        """Every group rebalances, where groups do."""
+        """Makes every group rebalance, on brokers whose groups do that."""
 
     def unfinished(self) -> list[str]:
-        """Returns what groups have still to do, for people."""
+        """Returns a text for each group that has not finished its messages."""
         return [
             f"{counted(group.size, 'message')} of {topic.name} in group {group.name}"
             for topic in self.state.topics.values()
@@ -281,18 +282,18 @@ class SimulatedBroker:
         ]
 
     def lag(self, topic: str, group: str) -> Lag:
-        """Returns what a group has not finished."""
+        """Returns the number of messages that a group has not finished."""
         found = self.state.topic(topic).groups.get(group)
         return Lag(messages=found.size if found is not None else 0)
 
     # Start marks.
 
     def mark(self, token: object, change: int) -> int:
-        """Adds to the start marks of a delivery; 0 reads them, -1 removes them."""
+        """Changes the number of start marks and returns it; 0 only reads it, -1 removes all."""
         hold = self.held(token)
         if hold is None:
             if change < 0:
-                return 0  # it was settled meanwhile, and its mark went with it
+                return 0  # the message was settled meanwhile, and its marks were removed
             raise TransportError("the lease was lost")
         hold.entry.mark = 0 if change < 0 else hold.entry.mark + change
         return hold.entry.mark

@@ -1,4 +1,4 @@
-"""All choices of a simulation, made by one seed."""
+"""All random choices of a simulation, which follow from one seed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from hashlib import blake2b
 
 _UNIT = 1.0 / (1 << 64)
 _BITS = (1 << 64) - 1
-#: Of a linear congruential generator: a seed chooses a thousand times, and hashes are slow.
+#: A linear congruential generator. A seed chooses a thousand times, and hashes would be slow.
 _FACTOR, _STEP = 6364136223846793005, 1442695040888963407
 
 
 class Choices:
-    """Chooses by (site, n-th occurrence), so what happens at one site shifts no other.
+    """Chooses by site and occurrence, so that a choice at one site changes no choice at another.
 
     Args:
-        seed: equal seeds choose equally.
+        seed: equal seeds give equal choices.
         halvings: how often all latencies are halved.
     """
 
@@ -25,7 +25,7 @@ class Choices:
         self._states: dict[str, int] = {}
 
     def number(self, site: str) -> float:
-        """Returns a number from 0 up to 1, the next one of this site."""
+        """Returns the next number of a site, from 0 up to 1."""
         state = self._states.get(site)
         if state is None:
             state = self._hash(site)
@@ -33,19 +33,19 @@ class Choices:
         return ((state ^ state >> 32) * _FACTOR & _BITS) * _UNIT
 
     def fixed(self, site: str) -> float:
-        """Returns the number of this site, always the same."""
+        """Returns the constant number of a site, from 0 up to 1."""
         return self._hash(site) * _UNIT
 
     def whole(self, site: str, least: int, most: int) -> int:
-        """Returns a whole number, both bounds included."""
+        """Returns a whole number from `least` to `most`, both included."""
         return least + int(self.number(site) * (most - least + 1))
 
     def between(self, site: str, least: float, most: float) -> float:
-        """Returns a number of a range."""
+        """Returns a number between two bounds."""
         return least + self.number(site) * (most - least)
 
     def latency(self, site: str, usual: float = 0.002) -> float:
-        """Returns seconds: mostly about the usual, of a hundred one is fifty times as long."""
+        """Returns seconds, mostly near the usual value; one in a hundred is fifty times as long."""
         number, usual = self.number(site), usual * self._scale
         if number > 0.99:
             return usual * 50 * (1 + (number - 0.99) * 100)

@@ -1,4 +1,4 @@
-"""The outside world: it publishes what a scenario says, and is never disturbed."""
+"""The client outside of all processes. It publishes the scenario's messages without faults."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
 from protoflow.testing.simulation.service_process import SimulationHost
 
+#: How many messages that are none a foreign publisher sends at most.
+_BURST = 4
+
 
 class Client:
-    """A `Publisher` of the outside world."""
+    """A `Publisher` outside of all processes, which faults never disturb."""
 
     def __init__(self, host: SimulationHost, config: Config) -> None:
         self._host = host
@@ -31,7 +34,7 @@ class Client:
         return [message.id for message in messages]
 
     async def publish(self, *messages: Message) -> None:
-        """Publishes raw messages. Raises PublishError."""
+        """Publishes messages as they are. Raises PublishError."""
         host = self._host
         await asyncio.sleep(host.choices.latency("client.latency"))
         for message in messages:
@@ -40,13 +43,15 @@ class Client:
                 host.trace.add(
                     host.loop.now, "client", f"fault {fault.kind}", message.id, str(fault)
                 )
-                self._publish_garbage(self._some_message() or message)
+                like = self._some_message() or message
+                for _ in range(host.choices.whole("client.burst", 1, _BURST)):
+                    self._publish_garbage(like)
             (error,) = host.broker.publish([message])
             if error is not None:
                 raise PublishError(str(error))
 
     def _some_message(self) -> Message | None:
-        """A message of any topic that a group reads: foreign publishers know them all."""
+        """Returns a message of any topic that a group reads, like one from a foreign client."""
         contract = self._host.contract
         found = [each for each in contract.stored_ids.values() if each.topic in contract.by_topic]
         return (
@@ -54,7 +59,7 @@ class Client:
         )
 
     def _publish_garbage(self, like: Message) -> None:
-        """A message of the same type whose payload is none."""
+        """Publishes a message of the same type with an invalid payload."""
         self._garbage += 1
         self._host.broker.publish(
             [

@@ -1,4 +1,4 @@
-"""Runs seeds; repeats, shrinks and explains the first that fails."""
+"""Runs seeds; repeats, shrinks and explains the first one that fails."""
 
 from __future__ import annotations
 
@@ -23,24 +23,28 @@ from protoflow.testing.simulation.shrinking import shrink
 from protoflow.testing.simulation.trace import Trace, divergence
 from protoflow.testing.simulation.world import Failure, OnRestart, Simulation
 
-#: How often garbage is collected: after so many seeds.
+#: The number of seeds between two garbage collections.
 _COLLECT = 25
 
 
 class SimulationFailed(AssertionError):  # noqa: N818  what happened
-    """A seed has found what must not be.
+    """A seed violates an invariant.
 
     Attributes:
         seed: the seed with the fewest faults that still fails.
-        failure: what it found.
-        trace: everything that happened with it.
+        failure: the violation.
+        trace: every event of the run.
+        divergence: the first difference between two runs of the seed; None if there is none.
     """
 
-    def __init__(self, text: str, seed: Seed, failure: Failure, trace: Trace) -> None:
+    def __init__(
+        self, text: str, seed: Seed, failure: Failure, trace: Trace, divergence: str | None
+    ) -> None:
         super().__init__(text)
         self.seed = seed
         self.failure = failure
         self.trace = trace
+        self.divergence = divergence
 
 
 @dataclass
@@ -48,12 +52,12 @@ class Report:
     """What a simulation did.
 
     Attributes:
-        seeds: how many seeds were run.
-        runs: how many runs of handlers there were.
-        deliveries: how many messages were handed out.
-        crashes: how many processes were killed.
-        faults: how many faults happened, by kind.
-        seconds: the CPU time that it took.
+        seeds: the number of seeds that ran.
+        runs: the number of runs of handlers.
+        deliveries: the number of deliveries.
+        crashes: the number of processes that were killed.
+        faults: the number of faults that happened, by kind.
+        seconds: the CPU time.
     """
 
     seeds: int = 0
@@ -64,7 +68,7 @@ class Report:
     seconds: float = 0.0
 
     def add(self, simulation: Simulation) -> None:
-        """Counts one run."""
+        """Adds the figures of one run."""
         self.seeds += 1
         self.runs += len(simulation.runs)
         self.deliveries += simulation.broker.lent
@@ -103,7 +107,15 @@ class Explorer:
             choices, profile, names, scenario.faults, scenario.crashes, scenario.duration
         )
         simulation: Simulation | None = None
-        with determined(seed.number, lambda: simulation.now if simulation is not None else 0.0):
+
+        def now() -> float:
+            return simulation.now if simulation is not None else 0.0
+
+        def refused(text: str) -> None:
+            if simulation is not None:
+                simulation.fail("determinism", text)
+
+        with determined(seed.number, now, refused):
             simulation = Simulation(
                 seed, self.services, scenario, profile, planned, self.invariants,
                 self.on_restart,
@@ -131,7 +143,7 @@ class Explorer:
                     self._report(seed, simulation, simulation.failure)
                 if report.seeds % _COLLECT == 0:
                     gc.collect()
-                    gc.freeze()  # what is left will not be looked at again
+                    gc.freeze()  # the remaining objects are never inspected again
         report.seconds = time.process_time() - cpu
         return report
 
@@ -142,10 +154,10 @@ class Explorer:
             replace(seed, only=tuple(happened)), lambda smaller: self._fails(smaller, failure)
         )
         if last is None or last.failure is None:
-            shrunk, last = seed, first  # without faults that met nothing it does not fail
+            shrunk, last = seed, first  # the seed fails only with the faults that changed nothing
         found = last.failure or failure
         text = explain(seed, shrunk, found, last.faults.happened, last.trace, differs)
-        raise SimulationFailed(text, shrunk, found, last.trace)
+        raise SimulationFailed(text, shrunk, found, last.trace, differs)
 
     def _fails(self, seed: Seed, failure: Failure) -> Simulation | None:
         simulation = self.run(seed)
@@ -155,7 +167,7 @@ class Explorer:
 
 
 class _quiet_logs:  # noqa: N801  a context manager
-    """Warnings of what was done on purpose help nobody."""
+    """Silences warnings, because the simulation causes their reasons on purpose."""
 
     def __enter__(self) -> None:
         self._level = logging.getLogger("protoflow").level
@@ -167,7 +179,7 @@ class _quiet_logs:  # noqa: N801  a context manager
 
 @contextmanager
 def _lasting_objects() -> Iterator[None]:
-    """What is there before the first seed is no garbage: collections need not look at it."""
+    """Exempts the objects that exist before the first seed from garbage collection."""
     enabled, frozen = gc.isenabled(), gc.get_freeze_count()
     gc.disable()
     gc.collect()
@@ -192,26 +204,27 @@ def simulate(
     idempotent: bool = False,
     snapshot: Snapshot | None = None,
 ) -> Report:
-    """Runs services on a simulated broker through the bad days that seeds choose.
+    """Runs services on a simulated broker, with the faults that each seed chooses.
 
     Args:
-        services: each a function that takes the process and returns `process.service(...)`; it is
-            called again whenever the process is started again. One that is given twice runs in
-            two processes.
+        services: functions that take the process and return `process.service(...)`. A function is
+            called again whenever its process is started again. To run a service in two processes,
+            give its function twice.
         scenario: an `async def` that publishes, or a `Scenario`.
-        seeds: how many, or which; default `--protoflow-seeds` of pytest, else 100.
-        seconds: stops after so many seconds, whatever `seeds` says.
-        as_: the transport whose behavior is simulated: sqlite, jetstream or rabbitmq.
-        invariants: what must hold beside the contract; made with `@invariant`.
+        seeds: the number of seeds, or the seeds; default `--protoflow-seeds` of pytest, else 100.
+        seconds: stops after this time, even if seeds remain.
+        as_: the transport that is simulated: sqlite, kafka, jetstream or rabbitmq.
+        invariants: your own invariants, which are checked besides the contract; made with
+            `@invariant`.
         on_restart: called with the simulation and the name of a service before it is built again.
-        idempotent: hands every message twice, without faults, and compares the effects.
-        snapshot: for `idempotent`: returns the effects so far, as something that can be compared.
+        idempotent: delivers every message twice, without faults, and compares the effects.
+        snapshot: for `idempotent`: returns the effects so far, as a value that can be compared.
 
     Returns:
-        What happened.
+        The figures of the runs.
 
     Raises:
-        SimulationFailed: a seed found a violation; its text has the line that repeats it.
+        SimulationFailed: a seed violated an invariant; the text has the line that repeats it.
         ConfigError: the transport cannot be simulated.
     """
     if not isinstance(scenario, Scenario):

@@ -1,4 +1,4 @@
-"""Faults: planned from the seed before a run, and named so that a run can leave some out."""
+"""Faults, which are planned from the seed before a run. A run can leave out some of them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from protoflow.testing.simulation.choices import Choices
 from protoflow.testing.simulation.profiles import Lending, Profile
 
-#: The last occurrence of a site at which a fault is planned, and the seconds for each after which
-#: the fault waits for its occurrence no longer: so it happens at every pace.
+#: Faults are planned for occurrences of a site up to `_CALLS`. For each occurrence a fault waits
+#: `_PACE` seconds; then it happens at the next call, so that slow runs meet it, too.
 _CALLS, _PACE = 24, 0.5
-#: Seconds between faults that are meant to meet, at most.
+#: The longest time between two faults of which the second should meet effects of the first.
 _NEAR = 3.0
-#: What every service passes, however its day is; and what only some do.
+#: Call sites that every service reaches, and call sites that only some services reach.
 _CERTAIN_CRASHES, _UNCERTAIN = ("settle", "run", "fetch"), ("submit", "renew", "join")
-#: How many faults and crashes of a plan surely meet something; one crash more than the two that
-#: must happen, for a process may end by itself before its crash.
+#: How many faults and crashes of a plan certainly happen. A run must have two crashes; a third is
+#: planned because a process may end by itself before its crash.
 _SURE_FAULTS, _SURE_CRASHES = 5, 3
-#: Messages that always fail, at most; more would leave little to do for the services behind.
+#: The most messages that always fail. More would leave too few messages for later services.
 _MOST_POISON = 3
-#: Faults of runs: the handler fails before or after its work, takes longer than a lease, or fails
-#: for this message from now on.
+#: Faults of runs: the handler fails before its work, fails after its work, takes longer than a
+#: lease, or fails for this message from now on.
 _RUNS = ("error", "late-error", "slow-run", "poison")
 #: Faults that begin at a time and last for a while.
 _TIMED = ("outage", "dead-letters-down", "stall", "clock")
@@ -34,10 +34,10 @@ class Fault:
     """One fault.
 
     Attributes:
-        site: where it happens, `billing.settle`; `time` for what begins at a time.
-        at: at which occurrence of the site, or soon after; in milliseconds for `time`.
+        site: where it happens, for example `billing.settle`; `time` if it begins at a time.
+        at: the occurrence of the site at which it happens, or soon after; for `time`, milliseconds.
         kind: what happens.
-        target: the service that a fault in time meets; empty: none, or all.
+        target: for `time`, the service that is affected; empty: none, or all.
     """
 
     site: str
@@ -51,12 +51,12 @@ class Fault:
 
 
 class Faults:
-    """The plan of one run: which faults happen, and which did.
+    """The plan of one run: which faults may happen, and which have happened.
 
     Args:
-        planned: all of them.
-        only: the names of those that may happen; None is all.
-        now: the virtual time.
+        planned: all faults of the seed.
+        only: the names of the faults that may happen; None allows all.
+        now: returns the virtual time.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Faults:
     ) -> None:
         kept = [fault for fault in planned if only is None or str(fault) in only]
         self.timed = [fault for fault in kept if fault.site == "time"]
-        #: Whether a process stands still at some time.
+        #: Whether the plan has a fault in which a process stands still.
         self.stalls = any(fault.kind == "stall" for fault in planned)
         self.happened: list[Fault] = []
         self.over = False
@@ -77,11 +77,11 @@ class Faults:
 
     @property
     def waiting(self) -> bool:
-        """Whether a fault has not met its call or its process yet."""
+        """Returns whether a fault has not happened yet."""
         return bool(self.timed) or any(self._due.values())
 
     def at(self, site: str) -> Fault | None:
-        """Returns the fault that happens now at a site, which is passed once more."""
+        """Counts one more call at a site; returns the fault that happens at it, or None."""
         count = self._passed[site] = self._passed.get(site, 0) + 1
         due = self._due.get(site)
         if not due or self.over or (count < due[-1].at and self._now() < due[-1].at * _PACE):
@@ -92,7 +92,7 @@ class Faults:
 
 
 class _Plan:
-    """What was chosen so far. Half of all faults meet the process of the one before, soon after."""
+    """The choices so far. Half of all faults happen soon after the previous one, in its process."""
 
     def __init__(self, choices: Choices, services: Sequence[str], duration: float) -> None:
         self.found: dict[str, Fault] = {}
@@ -118,7 +118,7 @@ class _Plan:
         self.found[f"{site}#{at}"] = Fault(site, at, kind, target)
 
     def _place(self, kind: str) -> tuple[str, float]:
-        """Chooses a process, and a second."""
+        """Chooses a process and a time in seconds."""
         choices = self._choices
         near = choices.number("plan.near") < 0.5
         if near and self._last is not None:
@@ -126,7 +126,7 @@ class _Plan:
             moment += choices.between("plan.after", 0.0, _NEAR)
         else:
             service = self._services[choices.whole("plan.service", 0, len(self._services) - 1)]
-            # While messages come; a deploy meets what follows, too.
+            # Deploys are planned later, too, when fewer messages arrive.
             until = self._duration if kind == "deploy" else _CALLS * _PACE
             moment = choices.between("plan.moment", 0.0, until)
         self._last = service, moment
@@ -140,8 +140,10 @@ def plan(
     choices: Choices, profile: Profile, services: Sequence[str], faults: int, crashes: int,
     duration: float,
 ) -> list[Fault]:  # fmt: skip
-    """Chooses the faults of a seed. Each seed has its own few kinds, so that their effects meet;
-    the first crashes and faults are of kinds that surely happen, and one is a deploy."""
+    """Chooses the faults of a seed, from few kinds, so that their effects meet.
+
+    The first crashes and faults are of kinds that certainly happen, and one fault is a deploy.
+    """
     menu = _menu(profile)
     certain = [each for each in menu if each[0] not in _UNCERTAIN]
     kinds = [menu[choices.whole("plan.menu", 0, len(menu) - 1)] for _ in range(3)]
@@ -160,7 +162,7 @@ def plan(
 
 
 def _menu(profile: Profile) -> list[tuple[str, str]]:
-    """What can happen on a transport, and where."""
+    """Returns the kinds of faults that a transport can have, and where they happen."""
     menu = [(call, kind) for call, kinds in profile.faults for kind in kinds]
     menu += [*(("run", kind) for kind in _RUNS), *(("time", kind) for kind in _TIMED)]
     menu += [("publish", kind) for kind in _CLIENT]

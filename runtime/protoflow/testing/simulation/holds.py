@@ -1,4 +1,4 @@
-"""What is lent to whom, and who sees what becomes of it."""
+"""Messages that are lent to a process, and the interface that is notified of their fate."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from protoflow.transports.memory.group import Entry, Group
 
 
 class Witness(Protocol):
-    """Sees what becomes durable, and judges it."""
+    """Is notified of everything that becomes durable, and checks it."""
 
     def stored(self, message: Message, sequence: int) -> None:
-        """A message was published."""
+        """Is called after a message was published."""
 
     def deferred(self, group: Group, message: Message) -> None:
-        """A retry of a message waits in a place of the group's own."""
+        """Is called after a retry was published to the place where retries of the group wait."""
 
     def handed_out(self, group: Group, message: Message, holder: Holder) -> None:
-        """A message was lent to a process."""
+        """Is called after a message was lent to a process."""
 
     def settled(self, group: Group, settlement: Settlement, message: Message) -> None:
-        """A delivery was settled."""
+        """Is called after a delivery was settled."""
 
     def committed(self, group: Group, message: Message) -> None:
-        """The offset of a message was committed."""
+        """Is called after the offset of a message was committed."""
 
     def disturbed(self, group: Group) -> None:
-        """Something happened that may repeat runs."""
+        """Is called after an event that may repeat runs."""
 
     def taken_away(self, group: Group, message: Message) -> None:
-        """A message goes to others though its holder did not settle it."""
+        """Is called after a message that its holder did not settle became free for others."""
 
 
 class Holder(Protocol):
-    """A subscription of a process, as the broker knows it."""
+    """A subscription of a process, as the broker sees it."""
 
     name: str
     settings: SubscriptionSettings
     group: Group
-    #: When it was heard of last.
+    #: The time of its last request.
     seen: float
     lease: float
 
@@ -49,21 +49,21 @@ class Holder(Protocol):
 
     @property
     def dead(self) -> bool:
-        """Whether its process is dead."""
+        """Returns whether its process is dead."""
         ...
 
     def wake(self) -> None:
-        """There may be something to claim."""
+        """Notifies it that there may be messages to claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndedLease:
-    """A lease that ended unsettled and not renewed.
+    """A lease that ended because it was neither settled nor renewed.
 
     Attributes:
         time: when it ended at the broker.
-        lease: how long it lasts after each renewal, in seconds.
-        by_clock: whether its holder knows the end by its own clock.
+        lease: the length of the lease after each renewal, in seconds.
+        by_clock: whether the holder's own clock shows the end to the holder.
     """
 
     time: float

@@ -1,4 +1,4 @@
-"""The check of idempotency: every message is handed out twice, and the effects are compared."""
+"""The check of idempotency: it delivers every message twice, and compares the effects."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from protoflow.testing.simulation.ledger import Ledger
 from protoflow.testing.simulation.loop import until
 from protoflow.testing.simulation.world import Simulation
 
-#: How many lines of a difference are shown.
+#: The most lines of a difference that are shown.
 _LINES = 10
 
-Snapshot = Callable[[Simulation], Any]  # Any: whatever can be compared
+Snapshot = Callable[[Simulation], Any]  # Any: every value that can be compared
 
 
 def check_idempotency(simulation: Simulation, snapshot: Snapshot) -> None:
-    """Runs the scenario without faults, then hands each message once more to each group, one at a
-    time; the snapshots before and after must be equal."""
+    """Runs the scenario without faults, then delivers each message to each group again.
+
+    Messages are delivered one at a time. The snapshots before and after each must be equal.
+    """
     simulation.faults.over = True
     simulation.faults.timed = []
     simulation.run(then=lambda: _twice(simulation, snapshot))
@@ -52,20 +54,20 @@ async def _again(simulation: Simulation, snapshot: Snapshot, ledger: Ledger, mes
     if after != before:
         simulation.fail(
             "idempotency",
-            f"{handler} has another effect when the message comes again:\n"
+            f"{handler} has another effect when the message is delivered again:\n"
             + _difference(before, after),
             message,
         )
     elif len(simulation.contract.stored_ids) != known:
         simulation.fail(
             "idempotency",
-            f"{handler} publishes outputs with other ids when the message comes again",
+            f"{handler} publishes outputs with other ids when the message is delivered again",
             message,
         )
 
 
 def _difference(before: object, after: object) -> str:
-    """Returns the lines in which two snapshots differ, the first of them."""
+    """Returns the first lines in which two snapshots differ."""
     lines = difflib.unified_diff(
         pformat(before).splitlines(), pformat(after).splitlines(), lineterm="", n=0
     )

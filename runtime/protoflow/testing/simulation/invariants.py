@@ -1,4 +1,4 @@
-"""What the contract promises of messages: at least once, outputs, dead letters."""
+"""The invariants of messages: at least once, outputs, dead letters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protoflow.transports.memory.group import Group
 
 
 class Contract(RunChecks):
-    """Implements `holds.Witness`, too: what is durable must agree with the runs."""
+    """Checks runs, and as `holds.Witness` also stored data, against the contract."""
 
     def stored(self, message: Message, sequence: int) -> None:
         """See `holds.Witness`."""
@@ -38,16 +38,21 @@ class Contract(RunChecks):
         ledger = self.ledgers.get((topic, group))
         record = ledger.records.get(message.id) if ledger is not None else None
         if ledger is None or record is None or ledger.spec is None:
-            self._fail("dead letters per group", f"it names {topic}/{group}", message.id)
+            self._fail(
+                "dead letters per group",
+                f"its metadata names the unknown group {topic}/{group}",
+                message.id,
+            )
             return
         if message.topic != ledger.spec.dead_letter_topic:
-            self._fail("dead letters per group", f"it lies in {message.topic}", message.id)
+            text = f"it is in {message.topic}, not in {ledger.spec.dead_letter_topic}"
+            self._fail("dead letters per group", text, message.id)
         cause = named(wire.PF_ERROR_CLASS, "")
         attempts = ledger.spec.policy.retry.max_attempts
         if cause == "redelivery limit" and record.deaths < 2:
             self._fail(
                 "dead letters per group",
-                f"taken for a killer after {counted(record.deaths, 'death')} of its process",
+                f"dead-lettered as process killer after {counted(record.deaths, 'death')}",
                 message.id,
             )
         elif cause == "exhausted" and record.failures + record.cancelled < attempts:
@@ -66,7 +71,8 @@ class Contract(RunChecks):
         if (record := self._record(group, message)) is not None:
             record.retries += 1
             attempt = message.metadata.get(wire.PF_ATTEMPT, "")
-            record.copies += attempt in record.stored_attempts  # published again, unconfirmed
+            # published again: the first confirmation was lost
+            record.copies += attempt in record.stored_attempts
             record.stored_attempts.add(attempt)
 
     def handed_out(self, group: Group, message: Message, holder: Holder) -> None:
@@ -79,7 +85,7 @@ class Contract(RunChecks):
         if ledger.spec.capabilities.atomic and any(
             outputs and not self._missing(outputs) for outputs in record.outputs
         ):
-            self._fail("atomic", "it comes again though its outputs were stored", message.id)
+            self._fail("atomic", "delivered again although its outputs were stored", message.id)
 
     def taken_away(self, group: Group, message: Message) -> None:
         """See `holds.Witness`."""
@@ -112,7 +118,7 @@ class Contract(RunChecks):
             return
         ledger = self.ledgers[group.topic, group.name]
         if not record.done:
-            record.retries -= 1  # each that is stored excuses one acknowledgement
+            record.retries -= 1  # a stored retry permits one such acknowledgement
         handled = not ledger.types or message.metadata.get(wire.CE_TYPE, "") in ledger.types
         if handled and not record.done and record.retries < 0:
             self._fail(
@@ -129,7 +135,7 @@ class Contract(RunChecks):
             )
 
     def _missing(self, outputs: Sequence[str]) -> str:
-        """Returns the first that is not stored; empty is none."""
+        """Returns the id of the first output that is not stored, or an empty string."""
         return next((each for each in outputs if each not in self.stored_ids), "")
 
     def _record(self, group: Group, message: Message) -> Record | None:
@@ -139,7 +145,7 @@ class Contract(RunChecks):
     # At the end.
 
     def quiescent(self) -> None:
-        """Nothing may be owed any more."""
+        """Checks at rest that nothing is left to do."""
         for ledger in self.ledgers.values():
             if ledger.spec is None:
                 continue

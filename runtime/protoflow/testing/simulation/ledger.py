@@ -1,4 +1,4 @@
-"""What one group owes: its messages, and what became of each."""
+"""The messages of one group, and what happened to each."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Run:
     Attributes:
         handler: the full name of the method.
         message: the id of the message.
-        key: its key.
-        attempt: which run of this message it was, from 1.
-        process: where it ran.
-        delivery: what it ran for.
+        key: the key of the message.
+        attempt: the number of this run of the message, from 1.
+        process: the process that ran it.
+        delivery: the delivery that was handled.
         began: when it began.
-        ended: when it ended; None: not yet, or its process died.
-        outcome: the name of its outcome; empty like `ended`.
+        ended: when it ended; None if it is not over, or if its process died.
+        outcome: the name of its outcome; empty while `ended` is None.
     """
 
     handler: str
@@ -39,7 +39,7 @@ class Run:
 
 @dataclass(slots=True)
 class Record:
-    """What became of one message in one group."""
+    """What happened to one message in one group."""
 
     index: int
     key: bytes | None
@@ -49,27 +49,27 @@ class Record:
     deaths: int = 0
     cancelled: int = 0
     retries: int = 0
-    #: The counts of failed runs with which retries were stored.
+    #: For each stored retry, the number of failed runs that it carries.
     stored_attempts: set[str] = field(default_factory=set)
     dead: bool = False
     copies: int = 1
-    #: The ids of the outputs of each run that succeeded, and whether the last run did.
+    #: The ids of the outputs of each successful run.
     outputs: list[tuple[str, ...]] = field(default_factory=list)
     owes_outputs: bool = False
-    #: The attempt and the earliest time of the next run, and what must not happen before it.
+    #: The attempt of the next run, and the earliest time of this run.
     next_attempt: int = 1
     not_before: float = 0.0
     disturbances: int = -1
 
     @property
     def done(self) -> bool:
-        """Whether nothing is owed any more."""
+        """Returns whether the group has nothing left to do for the message."""
         return bool(self.successes) or self.dead
 
 
 @dataclass(slots=True)
 class Ledger:
-    """One group of one topic."""
+    """The records of one group of one topic."""
 
     topic: str
     group: str
@@ -77,13 +77,13 @@ class Ledger:
     types: dict[str, None] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     running: dict[Run, None] = field(default_factory=dict)
-    #: Counts what excuses a message that comes again early or with an old attempt.
+    #: The number of events that permit early repetitions and old attempt numbers.
     disturbances: int = 0
     _by_key: dict[bytes, list[Record]] = field(default_factory=dict)
     _first: dict[bytes, int] = field(default_factory=dict)
 
     def owe(self, message: str, key: bytes | None) -> None:
-        """A message was published."""
+        """Adds a message that was published."""
         if (known := self.records.get(message)) is not None:
             known.copies += 1
             return
@@ -92,7 +92,7 @@ class Ledger:
         line.append(record)
 
     def earlier(self, record: Record) -> bool:
-        """Whether an earlier message of its key is still owed."""
+        """Returns whether an earlier message of the same key is not done."""
         key = record.key or b""
         line, first = self._by_key[key], self._first.get(key, 0)
         while first < len(line) and line[first].done:
@@ -102,5 +102,5 @@ class Ledger:
 
     @property
     def per_key(self) -> bool:
-        """Whether messages of one key are promised in turn."""
+        """Returns whether the contract promises the order of messages with equal keys."""
         return self.spec is not None and self.spec.policy.ordering is Ordering.PER_KEY

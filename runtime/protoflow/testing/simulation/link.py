@@ -1,4 +1,4 @@
-"""The way from a process to the broker: latencies, and what goes wrong with calls."""
+"""The connection between a process and the broker, with latencies and faults."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from protoflow.testing.simulation.trace import Trace
 
 T = TypeVar("T")
 
-#: Seconds after which a call without an answer is given up.
+#: Seconds after which an unanswered call fails.
 _PATIENCE = 2.0
-#: Longer than a lease, in seconds.
+#: Seconds that are longer than a lease.
 _SLOW = 45.0
-#: Seconds between calls of one process, at least.
+#: Seconds for which no renewal arrives. Acknowledgements of progress have no answer, so a client
+#: notices their loss late.
+_UNHEARD = (45.0, 120.0)
+#: The shortest time between two calls of one process, in seconds.
 _APART = 1e-6
-#: Whether an entry of a call, by its number, is done.
+#: Returns whether the broker performs the entry of a call with this number.
 Allowed = Callable[[int], bool]
 
 
 class Host(Protocol):
-    """The simulation, as a link needs it."""
+    """The methods of the simulation that a link calls."""
 
     loop: SimulatedLoop
     choices: Choices
@@ -37,20 +40,20 @@ class Host(Protocol):
     broker: SimulatedBroker
 
     def crash(self, process: Process) -> None:
-        """The process is killed now."""
+        """Kills a process now."""
 
     def lost(self, process: Process, deliveries: Sequence[Delivery]) -> None:
-        """A process lost leases."""
+        """Notes that a process lost leases."""
 
 
 class Link:
-    """The connection of one process. Requests arrive in order, and so do their answers.
+    """The connection of one process. Requests arrive in order, and answers do, too.
 
     Args:
         host: the simulation.
-        process: whose connection it is.
-        service: the service that it runs; names the sites.
-        flapped: called when the connection ended under it.
+        process: the process that is connected.
+        service: the service that the process runs; sites are named after it.
+        flapped: called when the connection is lost.
     """
 
     def __init__(
@@ -66,8 +69,10 @@ class Link:
     def call(
         self, kind: str, apply: Callable[[Allowed], T], message: str = "", size: int = 1
     ) -> asyncio.Future[T]:
-        """Sends a request; `apply` is called at the broker when it arrives, if it does. The
-        future fails with a TransportError where the answer is unknown."""
+        """Sends a request, which calls `apply` at the broker when it arrives.
+
+        The future fails with a TransportError if the outcome is unknown.
+        """
         host, loop = self._host, self._host.loop
         future: asyncio.Future[T] = loop.create_future()
         site = f"{self.service}.{kind}"
@@ -80,7 +85,7 @@ class Link:
         if name == "crash-before":
             host.crash(self.process)
             return future
-        # Later than the one before: timers that are due at once are run in any order.
+        # After the previous arrival, because timers that are due together run in any order.
         self._arrival = max(self._arrival + _APART, loop.now + host.choices.latency(site))
         loop.call_at(self._arrival, self._arrived, future, site, apply, name, size, context=OUTSIDE)
         return future
@@ -91,7 +96,7 @@ class Link:
     ) -> None:  # fmt: skip
         host, loop = self._host, self._host.loop
         if fault == "unheard":
-            self._unheard[site] = loop.now + _SLOW
+            self._unheard[site] = loop.now + host.choices.between(f"{site}.unheard", *_UNHEARD)
         if host.broker.down or fault == "refused" or loop.now < self._unheard.get(site, 0.0):
             if fault == "crash-after":
                 host.crash(self.process)
@@ -133,4 +138,4 @@ def _resolve(future: asyncio.Future[Any], result: Any, error: Exception | None) 
         future.set_result(result)
     else:
         future.set_exception(error)
-        future.exception()  # its reader may be gone
+        future.exception()  # marks the exception as retrieved, since the caller may be gone

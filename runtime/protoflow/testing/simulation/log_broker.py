@@ -27,15 +27,15 @@ from protoflow.testing.simulation.profiles import Profile
 from protoflow.transport.lag import Lag
 from protoflow.transports.memory.group import Group
 
-#: Where the replays of a group come: partitioned as the topic is.
+#: The topic into which the messages of a group are replayed, with the topic's partitions.
 _REPLAYS = "retry.0"
-#: Seconds of silence after which a member is out, and that a rebalance waits for members.
+#: Seconds of silence after which a member is removed; seconds that a rebalance waits for members.
 _SESSION, _REBALANCE = 10.0, 45.0
 _HEARTBEAT = 3.0
 
 
 class LogBroker(SimulatedBroker):
-    """Topics of partitions; groups that commit offsets."""
+    """Keeps topics with partitions, and groups that commit offsets."""
 
     def __init__(self, loop: SimulatedLoop, profile: Profile, witness: Witness) -> None:
         super().__init__(loop, profile, witness)
@@ -50,7 +50,7 @@ class LogBroker(SimulatedBroker):
         return self._topics.setdefault(topic, [[] for _ in range(PARTITIONS)])
 
     def open(self, group: Group, start: Start) -> GroupState:
-        """Returns the state of a group, made if need be; `start` says where a new one starts."""
+        """Returns the state of a group; creates it if necessary, starting at `start`."""
         place = (group.topic, group.name)
         if place not in self.groups:
             logs = dict[Shard, list[Record]](enumerate(self._logs(group.topic)))
@@ -62,7 +62,7 @@ class LogBroker(SimulatedBroker):
         return self.groups[place]
 
     def rung(self, state: GroupState, seconds: float) -> str:
-        """Returns the topic of the group's own in which retries wait so long."""
+        """Returns the group's topic for retries that wait this long."""
         shard = f"retry.{seconds:g}"
         name = f"{state.handle.topic}..{state.handle.name}..{shard}"
         self._rungs[name] = (state, shard)
@@ -93,7 +93,7 @@ class LogBroker(SimulatedBroker):
         return (self._turn if key is None else crc32(key)) % PARTITIONS
 
     def replay(self, group: Group, message: Message) -> None:
-        """Gives a dead letter to its group again, in a topic of the group's own."""
+        """Stores a dead letter in the group's topic for replays."""
         state = self.open(group, Start.EARLIEST)
         at = self._partition_of(message.key)
         self._append(state.logs[f"{_REPLAYS}/{at}"], message, state)
@@ -110,7 +110,7 @@ class LogBroker(SimulatedBroker):
     # Members.
 
     def join(self, state: GroupState, member: LogMember) -> None:
-        """A member joins, or joins again; the last one ends the rebalance."""
+        """Lets a member join, or join again; the last member that joins ends the rebalance."""
         new = member not in state.members
         state.members[member] = self._loop.now
         if new and state.balanced:
@@ -120,7 +120,7 @@ class LogBroker(SimulatedBroker):
         self._complete(state)
 
     def leave(self, state: GroupState, member: LogMember) -> None:  # type: ignore[override]
-        """A member leaves."""
+        """Removes a member."""
         if state.members.pop(member, None) is not None:
             member.generation = 0
             self.rebalance(state)
@@ -131,7 +131,7 @@ class LogBroker(SimulatedBroker):
             self.rebalance(state)
 
     def rebalance(self, state: GroupState) -> None:
-        """Every member must join again; members that do not are removed after a while."""
+        """Makes every member join again; members that do not join in time are removed."""
         self._witness.disturbed(state.handle)
         state.balanced = False
         state.joined.clear()
@@ -184,7 +184,7 @@ class LogBroker(SimulatedBroker):
     def assignment(
         self, state: GroupState, member: LogMember
     ) -> tuple[int, Mapping[Shard, tuple[int, Any]]]:
-        """Returns the generation of a member, and its partitions with what is committed."""
+        """Returns the generation of a member, and its partitions with their committed offsets."""
         if not state.balanced or member not in state.assigned:
             raise TransportError("the group rebalances")
         shards = state.assigned[member]
@@ -204,17 +204,17 @@ class LogBroker(SimulatedBroker):
         return found
 
     def check(self, state: GroupState, member: LogMember, generation: int) -> None:
-        """Raises TransportError for who is no member of this generation."""
+        """Raises TransportError if the member does not belong to this generation."""
         if member not in state.members or member.generation != generation or not state.balanced:
-            raise TransportError("the generation is over")
+            raise TransportError("the member's generation has ended")
 
     def commit(
         self, state: GroupState, member: LogMember, generation: int,
         offsets: Mapping[Shard, tuple[int, Any]],
     ) -> None:  # fmt: skip
-        """Stores offsets with their metadata. While the group rebalances, its members may."""
+        """Stores offsets and metadata. Members may also commit while the group rebalances."""
         if member not in state.members or member.generation != generation:
-            raise TransportError("the generation is over")
+            raise TransportError("the member's generation has ended")
         for shard, (offset, metadata) in offsets.items():
             state.committed[shard] = (offset, metadata)
             known = state.finished.setdefault(shard, set())
@@ -225,12 +225,11 @@ class LogBroker(SimulatedBroker):
                 self._witness.committed(state.handle, state.logs[shard][at].message)
 
     def holds_receipt(self, receipt: Any) -> bool:
-        """See `SimulatedBroker.holds_receipt`: whether its partition is still the process's own,
-        as both sides know."""
+        """See `SimulatedBroker.holds_receipt`. Broker and process must agree on the owner."""
         return bool(receipt.live and not receipt.leaving)
 
     def ended(self, receipt: Any) -> None:
-        """See `SimulatedBroker.ended`: partitions are no leases."""
+        """See `SimulatedBroker.ended`: partitions have no leases."""
 
     def lag(self, topic: str, group: str) -> Lag:
         """See `SimulatedBroker.lag`."""

@@ -1,4 +1,4 @@
-"""What a simulated broker of logs keeps."""
+"""The stored data of a simulated broker of logs."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from protoflow.transports.memory.broker import Broker, MemoryOptions
 from protoflow.transports.memory.group import Group
 
 Shard = int | str
-#: How many partitions a topic has.
+#: The number of partitions of a topic.
 PARTITIONS = 4
 
 
 class LogMember(Protocol):
-    """A subscription, as the broker knows it."""
+    """A subscription, as the broker sees it."""
 
     name: str
-    #: The generation of the group that it has joined; 0 is none.
+    #: The generation of the group that it has joined; 0 if none.
     generation: int
 
     @property
     def reachable(self) -> bool:
-        """Whether its process runs."""
+        """Returns whether its process runs."""
         ...
 
     @property
     def dead(self) -> bool:
-        """Whether its process is dead."""
+        """Returns whether its process is dead."""
         ...
 
     def rebalancing(self) -> None:
-        """The group rebalances: it must join again."""
+        """Notifies it that the group rebalances, so that it must join again."""
 
     def wake(self) -> None:
-        """There may be something to read."""
+        """Notifies it that there may be messages to read."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Record:
 
 @dataclass(slots=True)
 class GroupState:
-    """What the broker keeps of a group."""
+    """The broker's data about a group."""
 
     handle: Group
     logs: dict[Shard, list[Record]]
@@ -63,8 +63,10 @@ class GroupState:
 
 
 def share(shards: Iterable[Shard], at: int, members: int) -> list[Shard]:
-    """Returns the shards of the member with this number. A partition and the replays of its keys
-    have the same owner."""
+    """Returns the shards that the member at this index owns.
+
+    A partition has the same owner as the replays of its keys.
+    """
     share: list[Shard] = []
     for number, shard in enumerate(shards):
         _, _, partition = str(shard).partition("/")
@@ -74,7 +76,7 @@ def share(shards: Iterable[Shard], at: int, members: int) -> list[Shard]:
 
 
 class LogState(Broker):
-    """Topics and dead letters; what is replayed from there goes into logs."""
+    """Topics and dead letters; dead letters are replayed into logs."""
 
     def __init__(
         self, replay: Callable[[Group, Message], None], store: Callable[[Message], object]

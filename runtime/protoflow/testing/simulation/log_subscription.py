@@ -1,4 +1,4 @@
-"""The subscription of a simulated Kafka: the transport's own parts over simulated partitions."""
+"""The subscription of a simulated Kafka: the transport's own parts, simulated partitions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from protoflow.transports.kafka.settler import KafkaSettler, Submit
 from protoflow.transports.kafka.start_marks import StartMarks
 from protoflow.transports.memory.broker import size_of
 
-#: Seconds between commits, between looks at empty logs, and after a failure.
+#: Seconds between commits, between two reads of empty logs, and after a failure.
 _COMMIT, _LOOK, _PAUSE = 1.0, 2.0, 0.5
 _WINDOW = 1000
 _LADDER = (5.0, 30.0, 120.0, 600.0, 3600.0)
@@ -54,7 +54,7 @@ class LogSubscription:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._partitions: dict[Any, Partition] = {}
-        self._mine = 0  # the generation of what is read
+        self._mine = 0  # the generation in which the current positions are valid
         wakeup = ReaderWakeup()
         self._ready = ReadyDeliveries(FairShare(settings, self._partitions), wakeup)
         self._flow = PartitionFlow(self._ready, clock, _WINDOW, wakeup)
@@ -65,7 +65,7 @@ class LogSubscription:
         self._tasks = [self._loop.create_task(self._read_all())]
         self._tasks.append(self._loop.create_task(self._commit_all()))
 
-    # As the broker sees it.
+    # Called by the broker.
 
     @property
     def dead(self) -> bool:
@@ -86,7 +86,7 @@ class LogSubscription:
         if not self.dead:
             self._loop.call_later(0.003, self._woken.set, context=self._context)
 
-    # As the engine sees it.
+    # Called by the engine.
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `Subscription.receive`."""
@@ -164,7 +164,7 @@ class LogSubscription:
                 await asyncio.sleep(_PAUSE)
 
     async def _join(self) -> None:
-        """Gives up what it has, joins the group, and takes what it is assigned."""
+        """Gives up its partitions, joins the group, and takes the assigned partitions."""
         await self._revoke()
         await self._link.call("join", lambda _: self._broker.join(self._state, self))
         generation, committed = await self._link.call(

@@ -16,42 +16,44 @@ from protoflow.testing.simulation.process import Process, current, discard
 T = TypeVar("T")
 _Ts = TypeVarTuple("_Ts")
 
-#: Callbacks after which a run without progress of time is taken for an endless loop.
+#: Callbacks without progress of time after which the loop reports an endless loop.
 _MOST_WITHOUT_TIME = 1_000_000
 _BITS = (1 << 64) - 1
 
 
 class Stuck(RuntimeError):  # noqa: N818  what happened
-    """Nothing is left that could ever run, or time stands still."""
+    """Nothing can ever run again, or time does not advance."""
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """Runs what is ready in the order in which it became so, then jumps to the next timer.
+    """Runs callbacks in the order in which they became ready, then jumps to the next timer.
 
     Args:
         seed: chooses between timers that are due at the same time.
         duration: chooses how long a function in a thread takes, in seconds.
     """
 
+    task_class: type[asyncio.Task[Any]] = asyncio.Task
+
     def __init__(self, seed: int, duration: Callable[[], float]) -> None:
         super().__init__()
         self.now = 0.0
-        self._ready: deque[Any] = deque()  # Any: handles, whose parts are not public
+        self._ready: deque[Any] = deque()  # Any: parts of handles are not public
         self._tie = seed * 2654435761 & _BITS
         self._duration = duration
         self._timers: list[tuple[float, int, int, asyncio.Handle]] = []
         self._count = 0
         self._idle = 0
-        #: Made while the loop finishes, by `finally` blocks: they never begin.
+        #: Tasks that `finally` blocks make while the loop finishes; they never begin.
         self._late: list[asyncio.Task[Any]] | None = None
 
     @property
     def protoflow_process(self) -> object:
-        """What stands for the process of the running code."""
+        """Returns an object that identifies the process of the running code."""
         return current.get() or self
 
     def time(self) -> float:
-        """The virtual time."""
+        """Returns the virtual time."""
         return self.now
 
     def call_soon(
@@ -97,8 +99,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
         **_kwargs: Any,
     ) -> asyncio.Task[Any]:
-        """Makes a task of the process in whose context it runs."""
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name="task", context=context)
+        """Makes a task that belongs to the process whose code is running."""
+        task: asyncio.Task[Any] = self.task_class(coro, loop=self, name="task", context=context)
         if self._late is not None:
             self._late.append(task)
         process = current.get() if context is None else context.get(current)
@@ -109,7 +111,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def run_in_executor(
         self, executor: Any, func: Callable[[Unpack[_Ts]], T], *args: *_Ts
     ) -> asyncio.Future[T]:
-        """Calls the function at once; its result comes after a time that the seed chooses."""
+        """Calls the function at once; its result arrives after a time that the seed chooses."""
         future: asyncio.Future[T] = self.create_future()
         answer: Callable[[], None]
         try:
@@ -120,7 +122,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return future
 
     def run_until(self, task: asyncio.Future[Any]) -> None:
-        """Runs until the task is done. Raises Stuck where it never will be."""
+        """Runs until the task is done. Raises Stuck if it can never be done."""
         previous = events._get_running_loop()
         events._set_running_loop(self)
         done = task.done
@@ -131,7 +133,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             events._set_running_loop(previous)
 
     def finish(self, processes: list[Process]) -> None:
-        """Forgets everything that would still run."""
+        """Discards everything that would still run."""
         self._ready.clear()
         self._timers.clear()
         for process in processes:
@@ -151,13 +153,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.close()
 
     def _advance(self) -> None:
-        """Counts what runs without progress of time."""
+        """Counts callbacks that run without progress of time."""
         self._idle += len(self._ready)
         if self._idle > _MOST_WITHOUT_TIME:
             raise Stuck(f"time stands still at {self.now:.6f} s: something never waits")
 
     def _jump(self) -> None:
-        """Nothing is ready: the next timer is."""
+        """Advances time to the next timer when nothing is ready."""
         timers = self._timers
         self._idle = 0
         while timers and timers[0][3]._cancelled:
@@ -168,8 +170,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.now = timers[0][0]
 
     def _turn(self) -> None:
-        """Runs the callbacks that are ready or due. Callbacks of dead processes are dropped, and
-        those of paused processes are kept back."""
+        """Runs the callbacks that are ready or due.
+
+        Callbacks of dead processes are dropped; those of paused processes wait.
+        """
         ready, timers, of = self._ready, self._timers, current
         self._advance() if ready else self._jump()
         now = self.now
@@ -196,17 +200,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _keep_back(self, process: Process, handle: asyncio.Handle) -> None:
         if process.alive:
             self._count += 1
-            # Behind one another, in the order in which they became ready.
+            # The number keeps the order in which the callbacks became ready.
             heappush(self._timers, (process.resumes, -1, self._count, handle))
 
     def _write_to_self(self) -> None:
-        """There is nobody to wake."""
+        """Does nothing: no other thread could wake the loop."""
 
     def _process_events(self, event_list: Any) -> None:
-        """There are no sockets."""
+        """Does nothing: there are no sockets."""
 
     async def create_connection(self, *_args: Any, **_kwargs: Any) -> Any:
-        """Raises: there is no network in a simulation."""
+        """Raises, because a simulation has no network."""
         raise RuntimeError("a simulated service opened a connection; give it a fake instead")
 
     create_server = create_datagram_endpoint = getaddrinfo = create_connection
@@ -215,23 +219,23 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 def start(
     loop: SimulatedLoop, coroutine: Coroutine[Any, Any, T], process: Process | None
 ) -> asyncio.Task[T]:
-    """Starts a coroutine in the name of a process."""
+    """Starts a coroutine as a task of a process."""
     context = contextvars.Context()
     context.run(current.set, process)
     return loop.create_task(coroutine, context=context)
 
 
 async def until(condition: Callable[[], bool], pause: float) -> None:
-    """Waits until a condition holds; looking again costs nothing in virtual time."""
+    """Waits until a condition holds; checking again takes no real time."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(pause)
 
 
 class SoonHandle(asyncio.Handle):
-    """A handle without what debugging needs: a seed makes five thousand."""
+    """A handle without the debugging data of asyncio: a seed makes five thousand handles."""
 
     __slots__ = ()
-    _source_traceback = None  # for its repr
+    _source_traceback = None  # `asyncio.Handle.__repr__` reads it
 
     def __init__(
         self, callback: Callable[..., object], args: tuple[Any, ...],
@@ -250,10 +254,10 @@ class SoonHandle(asyncio.Handle):
 
 
 class LaterHandle(asyncio.TimerHandle):
-    """The same of a timer; one that is cancelled is left out when it comes up."""
+    """A timer handle of this kind; a cancelled one is dropped when it is due."""
 
     __slots__ = ()
-    _source_traceback = None  # for its repr
+    _source_traceback = None  # `asyncio.Handle.__repr__` reads it
 
     def __init__(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...],
@@ -271,8 +275,8 @@ class LaterHandle(asyncio.TimerHandle):
     def cancel(self) -> None:
         """See `asyncio.Handle`."""
         self._cancelled = True
-        self._args = ()  # what it would have given may be large
+        self._args = ()  # frees arguments that may be large
 
 
-#: The context of what happens outside of processes.
+#: The context of code that runs outside of processes.
 OUTSIDE = contextvars.Context()

@@ -1,4 +1,4 @@
-"""What can happen on each transport, and no more."""
+"""The behaviour and the possible faults of each transport that can be simulated."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from protoflow.transport.capabilities import Capabilities
 
 
 class Lending(enum.Enum):
-    """How a broker lends messages."""
+    """The time for which a broker lends a message."""
 
-    #: Each for a time: JetStream.
+    #: JetStream lends each message for a fixed time.
     EACH = "each"
-    #: All that a session holds, while it reports: SQLite.
+    #: SQLite lends all messages of a session as long as the session reports.
     SESSION = "session"
-    #: Until the connection ends: RabbitMQ.
+    #: RabbitMQ lends messages until the connection ends.
     CONNECTION = "connection"
-    #: Whole partitions, while the process is a member of its group: Kafka.
+    #: Kafka lends whole partitions as long as the process is a member of its group.
     PARTITION = "partition"
 
 
 @dataclass_record
 class Profile:
-    """A transport, as far as a simulation knows it.
+    """A transport, as the simulation sees it.
 
     Attributes:
         name: its name.
-        capabilities: what it claims, as the transport itself.
-        lending: how it lends messages.
-        single_active: of an ordered group one process consumes at a time.
-        own_retries: waits for retries are published to a place of the group's own.
-        deduplicates: a message with a deduplication id is taken once.
-        faults: the faults of calls that can happen, by the kind of call.
+        capabilities: the same as those of the real transport.
+        lending: the time for which it lends messages.
+        single_active: whether only one process at a time consumes for an ordered group.
+        own_retries: whether retries are published to a place of the group's own, and wait there.
+        deduplicates: whether it drops a message whose deduplication id it has seen.
+        faults: the possible faults, by the kind of call.
     """
 
     name: str
@@ -45,9 +45,9 @@ class Profile:
     faults: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-#: refused: not done, and known so; lost: done, but the answer is lost; partial: some of it is
-#: done; flap: the connection ends; slow: the answer takes longer than a lease; unheard: this and
-#: all such calls are refused for longer than a lease.
+#: The faults of calls: refused (not done, and the caller knows), lost (done, but the answer is
+#: lost), partial (partly done), flap (the connection ends), slow (the answer takes longer than a
+#: lease), unheard (all calls of this kind are refused for longer than a lease).
 _SQLITE = Profile(
     name="sqlite",
     capabilities=Capabilities(

@@ -22,14 +22,14 @@ from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.memory.group import Group
 
 _UNKNOWN = SettleResult.UNKNOWN
-#: Seconds after which the broker is asked though it has not woken anybody.
+#: Seconds after which the subscription asks the broker without a notification.
 _POLL = 5.0
 
 
 class Member:
-    """A subscription as the broker knows it; see `holds.Holder`."""
+    """A subscription, as the broker sees it; see `holds.Holder`."""
 
-    gone = False  # for the group: what it holds is free when the broker says so
+    gone = False  # for the group: only the broker decides when messages of a holder become free
 
     def __init__(
         self, link: Link, host: Host, settings: SubscriptionSettings, group: Group
@@ -48,11 +48,11 @@ class Member:
 
     @property
     def dead(self) -> bool:
-        """Whether its process is dead, which the broker does not know."""
+        """Returns whether its process is dead; the broker does not know this."""
         return not self._link.process.alive
 
     def wake(self) -> None:
-        """Notifies the process, which takes a moment."""
+        """Notifies the process after a short delay."""
         if self._woken or self.dead:
             return
         self._woken = True
@@ -92,24 +92,24 @@ class SimulatedSubscription(QueueSubscription):
         self._retries = self._broker.place_of(settings)
 
     async def stop(self) -> None:
-        """See `Subscription.stop`; others of the group consume from now on."""
+        """See `Subscription.stop`; other members of the group consume from now on."""
         await super().stop()
         if self.member in self.member.group.members:
             with contextlib.suppress(TransportError):
                 await self._link.call("leave", lambda _: self._broker.retire(self.member))
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """The delivery itself: its identity lasts."""
+        """Returns the delivery itself, because its identity does not change."""
         if delivery is None or not self.leases.holds(delivery):
             return None
         return delivery, await self._mark(delivery, 0)
 
     async def mark(self, delivery: Delivery) -> None:
-        """One start mark more."""
+        """Adds a start mark."""
         await self._mark(delivery, 1)
 
     async def clear(self, delivery: Delivery) -> None:
-        """No start marks."""
+        """Removes all start marks."""
         if self._broker.held(delivery.receipt) is not None:
             await self._mark(delivery, -1)
 

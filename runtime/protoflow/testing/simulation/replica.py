@@ -1,4 +1,4 @@
-"""A place where a service runs, one process after the other."""
+"""A replica of a service, which runs in one process after another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protoflow.testing.simulation.service_process import ServiceProcess, Simulat
 
 ServiceFactory = Callable[[ServiceProcess], Service]
 
-#: What a drain may take beyond `shutdown_timeout`, in seconds.
+#: Seconds that a drain may take beyond `shutdown_timeout`.
 _GRACE = 1.0
 
 
@@ -24,14 +24,14 @@ class ReplicaHost(SimulationHost, Protocol):
     ending: bool
 
     def restarting(self, name: str) -> None:
-        """A service is about to be built again."""
+        """Is called before a service is built again."""
 
     def fail(self, invariant: str, text: str, message: str = "") -> None:
-        """An invariant does not hold."""
+        """Reports the violation of an invariant."""
 
 
 class Replica:
-    """A place where a service runs, one process after the other."""
+    """Runs a service in one process after another."""
 
     def __init__(self, simulation: ReplicaHost, name: str, build: ServiceFactory) -> None:
         self.name = name
@@ -57,13 +57,13 @@ class Replica:
 
     @property
     def running(self) -> bool:
-        """Whether its service has started and is not stopping."""
+        """Returns whether its service has started and is not stopping."""
         alive = self.process is not None and self.process.alive
         return alive and self.stopped is not None and not self.stopped.done()
 
     @property
     def settled(self) -> bool:
-        """Whether it has nothing to do."""
+        """Returns whether it has nothing to do."""
         service = self.process.built if self.process is not None else None
         return (
             self.running
@@ -73,7 +73,7 @@ class Replica:
 
     @property
     def ended(self) -> bool:
-        """Whether its process is gone."""
+        """Returns whether its process has ended."""
         return self.process is None or not self.process.alive
 
     def stop(self) -> None:
@@ -89,7 +89,7 @@ class Replica:
         try:
             await service.start()
         except TransportError:
-            process.alive = False  # as a supervisor sees it: it exits, and is started again
+            process.alive = False  # the process exits, and a supervisor would start it again
             simulation.loop.call_later(1.0, self.start, context=OUTSIDE)
             return
         self.stopped = simulation.loop.create_future()
@@ -100,6 +100,10 @@ class Replica:
         await service.stop()
         took, limit = simulation.loop.now - began, service.config.shutdown_timeout
         simulation.trace.add(simulation.loop.now, str(process), "stopped")
+        for one in service.subscriptions:
+            if one.in_flight.count < 0 or one.in_flight.bytes < 0:
+                text = f"{one.in_flight.count} in {one.settings.name} after the drain"
+                simulation.fail("in flight", text, "")
         if took > limit + _GRACE:
             simulation.fail("drain", f"{process} drained for {took:.3f} s of {limit:g} s", "")
         process.alive = False

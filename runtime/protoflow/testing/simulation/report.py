@@ -1,4 +1,4 @@
-"""The text about a seed that failed: one line repeats it, the rest explains it."""
+"""The report about a seed that failed: the line that repeats it, and an explanation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoflow.testing.simulation.faults import Fault
 from protoflow.testing.simulation.trace import Trace
 from protoflow.testing.simulation.world import Failure
 
-#: How many events a report shows.
+#: The most events that a report shows.
 _LINES = 40
 
 
@@ -18,7 +18,7 @@ def explain(
     seed: Seed, shrunk: Seed, failure: Failure, faults: Sequence[Fault], trace: Trace,
     divergence: str | None,
 ) -> str:  # fmt: skip
-    """Returns the whole text."""
+    """Returns the report."""
     about = f" (message {failure.message})" if failure.message else ""
     lines = [
         f"{failure.invariant}: {failure.text}{about}",
@@ -41,7 +41,7 @@ def explain(
 
 
 def repeat_line(seed: Seed) -> str:
-    """Returns the line that runs a seed again."""
+    """Returns the command that runs a seed again."""
     if DEFAULTS.test:
         return f"pytest '{DEFAULTS.test}' --protoflow-seed '{seed}'"
     return f"simulate(..., seeds=['{seed}'])"

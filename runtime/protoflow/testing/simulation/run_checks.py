@@ -1,4 +1,4 @@
-"""What the contract promises of runs: their order, attempts, waits and leases."""
+"""The invariants of runs: their order, attempts, waits and leases."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from protoflow.testing.simulation.ledger import Ledger, Record, Run
 from protoflow.testing.simulation.process import Process
 from protoflow.testing.simulation.trace import Trace
 
-#: Seconds by which a wait may seem too short: clocks are read at different moments.
+#: Seconds by which a wait may seem too short, because clocks are read at different moments.
 _CLOSE = 0.01
-#: By what part of a lease its end may be noticed late: leases are looked at now and then.
+#: The part of a lease by which its end may be noticed late: processes check it at intervals.
 _LATE = 0.5
 
 
 class RunChecks:
-    """Sees the runs of handlers, and keeps a ledger for each group.
+    """Checks the runs of handlers, and keeps a ledger for each group.
 
     Args:
-        now: the virtual time.
-        trace: gets what it sees.
-        fail: called with the name of an invariant, what happened, and the id of the message.
-        holds: whether a delivery is still lent to its process.
-        ended: the lease of a delivery, if it has ended.
+        now: returns the virtual time.
+        trace: gets an event for each run.
+        fail: called with the name of an invariant, the violation, and the id of the message.
+        holds: returns whether a delivery is still lent to its process.
+        ended: returns the lease of a delivery, if it has ended.
     """
 
     def __init__(
@@ -59,23 +59,23 @@ class RunChecks:
         return found
 
     def consumes(self, spec: HandlerSpec) -> None:
-        """A handler consumes a topic."""
+        """Notes that a handler consumes a topic."""
         ledger = self.ledger(spec.topic, spec.group)
         ledger.spec = spec
         if spec.message is not None:
             ledger.types |= dict.fromkeys((spec.message.type, *spec.message.aliases))
 
     def disturb(self, topic: str, group: str) -> None:
-        """Something happened that may repeat runs of a group."""
+        """Notes an event that may repeat runs of a group."""
         self.ledger(topic, group).disturbances += 1
 
     def disturb_all(self) -> None:
-        """Something happened that may repeat runs of every group."""
+        """Notes an event that may repeat runs of every group."""
         for ledger in self.ledgers.values():
             ledger.disturbances += 1
 
     def died(self, process: Process) -> None:
-        """A process was killed."""
+        """Notes that a process was killed."""
         for ledger in self.ledgers.values():
             for run in [run for run in ledger.running if run.process is process]:
                 del ledger.running[run]
@@ -83,13 +83,13 @@ class RunChecks:
             ledger.disturbances += 1
 
     def lost(self, process: Process, deliveries: Sequence[Delivery]) -> None:
-        """The leases of deliveries were lost."""
+        """Notes that a process lost the leases of deliveries."""
         for delivery in deliveries:
             self._lost[delivery] = self._now()
             self._trace.add(self._now(), str(process), "lease lost", delivery.message.id)
 
     def began(self, process: Process, spec: HandlerSpec, context: Context) -> list[Run]:
-        """A handler begins to run."""
+        """Notes and checks the start of a run."""
         ledger = self.ledger(spec.topic, spec.group)
         runs = [self._began(process, spec, ledger, item) for item in items_of(context)]
         running = sum(run.process is process for run in ledger.running)
@@ -123,7 +123,8 @@ class RunChecks:
             )
         disturbed = record.disturbances != ledger.disturbances
         if disturbed and record.retries > 0:
-            record.copies += 1  # it comes, and its stored retry: each has a count of its own
+            # the message and its stored retry are both delivered, each with a count of its own
+            record.copies += 1
         if disturbed or record.copies > 1:
             return
         if run.attempt != record.next_attempt:
@@ -137,13 +138,13 @@ class RunChecks:
             self._fail("waits of retries", f"{spec.name} runs {early:.3f} s early", run.message)
 
     def _check_start(self, run: Run, ended: EndedLease) -> None:
-        """What a process holds when it has stood still for longer than a lease must not start."""
+        """Checks that a process that was frozen for longer than a lease starts no held message."""
         process = run.process
         still = process.resumes - process.stood_still_at
         if process.stood_still_at < ended.time < process.resumes and still > ended.lease:
             self._fail(
                 "lost leases",
-                f"{run.handler} starts though its lease ended while the process stood still"
+                f"{run.handler} starts although its lease ended while the process was frozen"
                 f" for {still:.3f} s",
                 run.message,
             )
@@ -166,11 +167,11 @@ class RunChecks:
     def ended(
         self, runs: Sequence[Run], spec: HandlerSpec, outcome: Outcome, context: Context
     ) -> None:
-        """A run ended with an outcome."""
+        """Notes and checks the end of a run."""
         ledger = self.ledger(spec.topic, spec.group)
         outcomes = outcomes_of(runs, spec, outcome)
         outputs = tuple(message.id for item in items_of(context) for message in item.outputs)
-        if isinstance(context, BatchContext):  # those that name no input depend on all
+        if isinstance(context, BatchContext):  # outputs that name no input depend on all inputs
             outputs += tuple(message.id for message in context.outputs)
         for run, own in zip(runs, outcomes, strict=True):
             if run not in ledger.running:
@@ -186,16 +187,17 @@ class RunChecks:
                     self._outputs(record, spec, outcome, outputs)
 
     def cancelled(self, runs: Sequence[Run], spec: HandlerSpec) -> None:
-        """A run was cancelled: that is no failure."""
+        """Notes that a run was cancelled, which is not a failure."""
         ledger = self.ledger(spec.topic, spec.group)
         ledger.disturbances += 1
         for run in runs:
             ledger.running.pop(run, None)
             run.ended, run.outcome = self._now(), "cancelled"
             record = ledger.records[run.message]
-            record.cancelled += 1  # maybe by itself, which is a failure
+            record.cancelled += 1  # the handler may have cancelled itself, which is a failure
             record.owes_outputs = False
             self._trace.add(self._now(), str(run.process), "cancelled", run.message)
+            self._check_late(run)
 
     def _end_without_verdict(self, run: Run) -> None:
         run.ended, run.outcome = self._now(), "again"
@@ -212,15 +214,7 @@ class RunChecks:
                 f"{run.handler} ran on for {now - lost:.3f} s after its lease was lost",
                 run.message,
             )
-        ended = self._ended(run.delivery)
-        if ended is not None and ended.by_clock and run.process.resumes < ended.time:
-            late = now - ended.time
-            if late > ended.lease * _LATE:
-                self._fail(
-                    "lost leases",
-                    f"{run.handler} ran on for {late:.3f} s after its lease ended at the broker",
-                    run.message,
-                )
+        self._check_late(run)
         if isinstance(outcome, Done | Skip):
             record.successes += 1
             return
@@ -232,6 +226,22 @@ class RunChecks:
             record.next_attempt = run.attempt + 1
             record.not_before = now + (outcome.delay or 0.0)
             record.disturbances = ledger.disturbances
+
+    def _check_late(self, run: Run) -> None:
+        """A run whose lease ended at the broker is cancelled soon, unless its process stood still
+        meanwhile."""
+        ended, now = self._ended(run.delivery), self._now()
+        if ended is None or not ended.by_clock or run.process.resumes >= ended.time:
+            return
+        if not run.process.alive:
+            return  # what is left of it is closed
+        late = now - ended.time
+        if late > ended.lease * _LATE:
+            self._fail(
+                "lost leases",
+                f"{run.handler} ran on for {late:.3f} s after its lease ended at the broker",
+                run.message,
+            )
 
     def _outputs(
         self, record: Record, spec: HandlerSpec, outcome: Outcome, outputs: tuple[str, ...]
@@ -248,26 +258,25 @@ class RunChecks:
 
 
 def items_of(context: Context) -> Sequence[Context]:
-    """Returns the contexts of the messages of a run: one, or those of a batch."""
+    """Returns the context of each message of a run."""
     return context.items if isinstance(context, BatchContext) else (context,)
 
 
 def outcomes_of(
     runs: Sequence[Run], spec: HandlerSpec, outcome: Outcome
 ) -> Sequence[Outcome | None]:
-    """Returns what the outcome of a run is for each of its messages; None: it runs again, and
-    nothing is said of it yet."""
+    """Returns the outcome of each message of a run; None if the message runs again by itself."""
     cause = outcome.__cause__
     if isinstance(outcome, Done | Skip | Postpone) or len(runs) == 1:
         return [outcome] * len(runs)
     if not isinstance(cause, BatchFailed) or not 0 <= max(cause.errors, default=-1) < len(runs):
-        return [None] * len(runs)  # each is run by itself
+        return [None] * len(runs)  # each message runs again by itself
     found: list[Outcome | None] = []
     failed: set[bytes] = set()
     in_turn = spec.policy.ordering is not Ordering.NONE
     for index, run in enumerate(runs):
         if in_turn and run.key is not None and run.key in failed:
-            found.append(None)  # it waits for the earlier one of its key
+            found.append(None)  # the message waits for the earlier one with its key
         elif (error := cause.errors.get(index)) is None:
             found.append(Done())
         else:

@@ -12,14 +12,14 @@ Check = Callable[[Any], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What a simulation publishes, and how many faults it plans.
+    """The messages that a simulation publishes, and the number of faults.
 
     Attributes:
-        publish: publishes through `simulation.publisher`; returns when it is done.
+        publish: publishes through `simulation.publisher`; returns after the last message.
         faults: the number of planned faults; the first five always happen.
         crashes: the number of planned crashes; two always happen.
-        duration: seconds in which faults are planned; after the last everything must come to rest.
-        patience: seconds that it gets for that.
+        duration: the seconds in which faults happen. After the last one, all work must end.
+        patience: the seconds after the last fault in which all work must end.
     """
 
     publish: Publish
@@ -55,7 +55,7 @@ def invariant(
 
     Args:
         check: the function.
-        every_step: checks it after every run of a handler, and not at rest only.
+        every_step: checks it after every run of a handler, and not only at the end.
     """
 
     def made(check: Check) -> Invariant:

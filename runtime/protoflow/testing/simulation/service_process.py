@@ -1,4 +1,4 @@
-"""A simulated process that runs a service, and what is put into its service."""
+"""A simulated process that runs a service, and the middleware that observes and disturbs it."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What a deploy may change, one of these each time.
+#: The settings that a deploy may change; each deploy changes one of them.
 _DEPLOYS: tuple[Mapping[str, Any], ...] = (
     {"retry_in_place": 0.5}, {"max_in_flight": 8}, {"lease": 15.0}, {"shutdown_timeout": 10.0},
     {"max_deliveries_margin": 5},
 )  # fmt: skip
-#: Longer than any lease.
+#: Seconds that are longer than any lease.
 _SLOW = 65.0
-#: Usual seconds of a run: in half of all seeds those of a service are quick, else up to the most.
-_QUICK, _MOST = 0.005, 15.0
+#: The usual seconds of a run: `_QUICK` in half of all seeds, otherwise in this range.
+_QUICK, _LEAST, _MOST = 0.005, 0.5, 15.0
 
 
 class SimulationHost(Host, Protocol):
-    """The simulation, as its processes need it."""
+    """The methods of the simulation that its processes call."""
 
     contract: Contract
     poisoned: dict[str, None]
 
     def store(self, make: Callable[[], T]) -> T:
-        """What `make` makes, once for each seed."""
+        """Returns what `make` made; it is called once for each seed."""
         ...
 
     def stepped(self, message: str) -> None:
-        """A run ended: invariants of every step are checked."""
+        """Is called after each run, to check the invariants of every step."""
 
 
 class ServiceProcess(Process):
-    """One life of a process that runs a service. Service factories are called with it.
+    """One life of a process that runs a service. Service factories get it as argument.
 
     Attributes:
         service_name: the name of the factory.
-        deploy: how many deploys there were before.
+        deploy: the number of deploys before this life.
         clock: the clock of this process.
-        transport: its way to the simulated broker.
+        transport: its transport to the simulated broker.
         built: its service.
     """
 
@@ -69,15 +69,18 @@ class ServiceProcess(Process):
         self.service_name = name
         self.deploy = deploy
         self.clock = SimulatedClock(host.loop.time, lambda: host.choices.number(f"{name}.jitter"))
-        # Only the watchdog notices that the process stood still; nothing else here needs it.
+        # Only the watchdog needs the slower clock, to notice that the process was frozen.
         self.clock.virtual = not host.faults.stalls
         self.transport = SimulatedTransport(host, self, name, self.clock)
         self.built: Service | None = None
         self._host = host
 
     def store(self, make: Callable[[], T]) -> T:
-        """Returns what `make` makes, once for each seed: it outlives the process, as a database
-        does. What must not outlive it is made in the factory."""
+        """Returns what `make` made; it is called once for each seed.
+
+        The object outlives the process, as a database does. Create objects that must end with the
+        process in the factory itself.
+        """
         return self._host.store(make)
 
     def service(
@@ -92,7 +95,7 @@ class ServiceProcess(Process):
 
         Args:
             handlers: instances of generated handler classes.
-            config: a whole `Config`, or some settings; the transport is the simulated one.
+            config: a whole `Config`, or some settings; the transport is always the simulated one.
             middleware: as for `Service`.
             lifespan: as for `Service`.
             dependencies: as for `Service`.
@@ -122,7 +125,7 @@ _configs: dict[tuple[tuple[str, Any], ...], Config] = {}
 
 
 def _config(settings: Mapping[str, Any]) -> Config:
-    """A config is immutable, and takes longer to make than a message to handle."""
+    """Returns the config for settings; cached, because building it takes longer than a message."""
     try:
         key = tuple(sorted(settings.items()))
         found = _configs.get(key)
@@ -134,7 +137,7 @@ def _config(settings: Mapping[str, Any]) -> Config:
 
 
 class SimulatedThreads(Threads):
-    """Calls at once on the loop; the result comes after a time that the seed chooses."""
+    """Calls functions at once on the loop; results arrive after a time that the seed chooses."""
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
         """See `Threads.run`."""
@@ -147,7 +150,7 @@ class SimulatedThreads(Threads):
         return future
 
     def call_on_loop(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
-        """Calls it: this is the loop's thread."""
+        """Calls the function: this is the loop's thread."""
         return function()
 
     def _ended(self, _future: object) -> None:
@@ -155,7 +158,7 @@ class SimulatedThreads(Threads):
 
 
 def _seen(process: ServiceProcess, host: SimulationHost) -> Middleware:
-    """The outermost middleware: what it sees is what the engine gets."""
+    """Returns the outermost middleware, which sees the same outcomes as the engine."""
 
     def see(next: Next, spec: HandlerSpec) -> Next:
         contract = host.contract
@@ -178,7 +181,7 @@ def _seen(process: ServiceProcess, host: SimulationHost) -> Middleware:
 
 
 def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
-    """The innermost middleware: slow, failing and crashing runs."""
+    """Returns the innermost middleware, which makes runs slow, fail or crash."""
     site = f"{process.name}.run"
     usual = _usual(host.choices.fixed(f"{process.name}.pace"))
 
@@ -203,7 +206,7 @@ def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
                 raise ConnectionError("a simulated failure after the work was done")
             if kind == "crash-after":
                 host.crash(process)
-                await asyncio.sleep(0)  # never returns
+                await asyncio.sleep(0)  # never returns, because the process is dead
             return outcome
 
         return run
@@ -212,6 +215,6 @@ def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
 
 
 def _usual(pace: float) -> float:
-    """Returns the usual seconds of a run: slow runs are where faults meet many messages."""
-    slowness = max(0.0, pace * 2 - 1)
-    return float(_QUICK * (_MOST / _QUICK) ** slowness)
+    """Returns the usual seconds of a run. During slow runs faults meet many messages."""
+    slowness = pace * 2 - 1
+    return _QUICK if slowness < 0 else float(_LEAST * (_MOST / _LEAST) ** slowness)

@@ -8,16 +8,18 @@ from dataclasses import replace
 from protoflow.testing.seeds import Seed
 from protoflow.testing.simulation.world import Simulation
 
-#: How often latencies are halved at most.
+#: The most times that latencies are halved.
 _HALVINGS = 4
 
-#: Runs a seed; returns the run if it fails as it did before, else None.
+#: Runs a seed; returns the run if it fails in the same way, else None.
 Fails = Callable[[Seed], Simulation | None]
 
 
 def shrink(seed: Seed, fails: Fails) -> tuple[Seed, Simulation | None]:
-    """Drops faults, then halves latencies and drops faults again, while the seed fails. Returns
-    the smallest, and its run; None: it does not fail at all."""
+    """Drops faults, then halves latencies and drops more faults, while the seed still fails.
+
+    Returns the smallest seed that fails, with its run; None if even the first seed does not fail.
+    """
     best = fails(seed)
     if best is None:
         return seed, None
@@ -31,7 +33,7 @@ def shrink(seed: Seed, fails: Fails) -> tuple[Seed, Simulation | None]:
 
 
 def _with_fewer_faults(seed: Seed, best: Simulation, fails: Fails) -> tuple[Seed, Simulation]:
-    """Drops faults, halves of them first."""
+    """Drops faults: first half of them, then single ones."""
     kept = [*(seed.only or ())]
     size = max(1, len(kept) // 2)
     while kept:

@@ -1,4 +1,4 @@
-"""What happened in a simulation: one line for each event, equal for equal seeds."""
+"""The events of a simulation; equal seeds give equal events."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Event:
 
     Attributes:
         time: the virtual time.
-        process: where it happened; `broker` and `client` are no processes.
-        what: what happened, in a word or two.
-        message: the id of the message that it is about; empty is none.
-        detail: the rest.
+        process: the process that it happened in, or `broker` or `client`.
+        what: what happened, in one or two words.
+        message: the id of the message, or empty.
+        detail: further data.
     """
 
     time: float
@@ -45,7 +45,7 @@ class Trace:
             self._events.append((time, process, what, message, detail))
 
     def close(self) -> None:
-        """What comes later is left out: the run is over."""
+        """Ends the trace: later events are ignored."""
         self._closed = True
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Trace:
         return (Event(*each) for each in self._events)
 
     def of(self, message: str) -> list[Event]:
-        """Returns what happened to one message, and the faults meanwhile."""
+        """Returns the events of one message, and the faults that happened between them."""
         found = [each for each in self if each.message == message]
         if not found:
             return []

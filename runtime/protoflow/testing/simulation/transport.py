@@ -32,7 +32,7 @@ class SimulatedTransport:
 
     Args:
         host: the simulation.
-        process: whose transport it is.
+        process: the process.
         service: the name of its service.
         clock: its clock.
     """
@@ -53,7 +53,7 @@ class SimulatedTransport:
         await self.link.call("open", lambda _: None)
 
     async def close(self) -> None:
-        """Disconnects: what was not settled is free when the broker notices."""
+        """Disconnects. Unsettled messages become free when the broker notices."""
         while self.readers:
             await self.readers.pop().stop()
         while self.subscriptions:
@@ -63,7 +63,7 @@ class SimulatedTransport:
             self.host.broker.leave(subscription.member, killed=False)
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes topics and groups."""
+        """Creates topics and groups."""
         self.dead_letters.sources.add(topology.subscriptions)
         if mode is TopologyMode.CREATE:
             await self.link.call("ensure", lambda _: self._make(topology))
@@ -90,13 +90,13 @@ class SimulatedTransport:
             raise TopologyError(f"missing: {', '.join(missing)}")
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Publishes."""
+        """Publishes messages."""
         broker = self.host.broker
         submission = Submission(len(messages))
 
         def apply(allowed: Allowed) -> list[PublishError | None]:
             done = [message for index, message in enumerate(messages) if allowed(index)]
-            failed = PublishError("the broker refused it for now")
+            failed = PublishError("the broker refused the message for now")
             return broker.publish(done) + [failed] * (len(messages) - len(done))
 
         def answered(answer: asyncio.Future[list[PublishError | None]]) -> None:
@@ -129,13 +129,13 @@ class SimulatedTransport:
     def _read_log(
         self, settings: SubscriptionSettings, listener: SubscriptionListener, group: Group
     ) -> Subscription:
-        # Here, for they need the client of Kafka.
+        # Imported here, because it needs the Kafka client.
         from protoflow.testing.simulation.log_broker import LogBroker
         from protoflow.testing.simulation.log_subscription import LogSubscription
 
         broker = self.host.broker
         if not isinstance(broker, LogBroker):
-            raise TypeError("the broker has no logs")
+            raise TypeError("this broker is not a log")
         reader = LogSubscription(
             broker, self.link, broker.open(group, settings.start), settings, listener,
             self.submit, self.clock,
@@ -144,15 +144,15 @@ class SimulatedTransport:
         return reader
 
     def health(self) -> str | None:
-        """Whether the broker answers."""
+        """Returns the problem if the broker does not answer."""
         return "the broker does not answer" if self.host.broker.down else None
 
     async def lag(self, topic: str, group: str) -> Lag:
-        """What a group has not finished."""
+        """Returns the number of messages that a group has not finished."""
         return await self.link.call("lag", lambda _: self.host.broker.lag(topic, group))
 
     def _flapped(self) -> None:
-        """The connection ended: what was lent over it is free, and held here no more."""
+        """Notes that the connection ended, which frees all messages that were lent over it."""
         broker = self.host.broker
         mine = [subscription.member for subscription in self.subscriptions]
         broker.give_back(lambda hold: hold.holder in mine, killed=False)
@@ -170,14 +170,14 @@ def broker_of(profile: Profile) -> type[SimulatedBroker]:
 
 
 def _client(host: Host, clock: Clock) -> BrokerClient:
-    """Returns what the store of dead letters works on: the broker itself, never disturbed."""
+    """Returns the client for dead letters: the broker itself, without faults."""
     client = BrokerClient(clock, host.broker.options, require_subscriber=False)
     client.broker = host.broker.state
     return client
 
 
 class _Watched:
-    """A listener that says which leases were lost, and passes everything on."""
+    """A listener that reports lost leases to the simulation, and passes every call on."""
 
     def __init__(self, transport: SimulatedTransport, listener: SubscriptionListener) -> None:
         self._transport = transport
@@ -187,6 +187,6 @@ class _Watched:
         self.suspects_waiting = listener.suspects_waiting
 
     def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
-        """Leases were lost."""
+        """Reports lost leases."""
         self._transport.host.lost(self._transport.process, deliveries)
         self._listener.deliveries_lost(deliveries)

@@ -1,8 +1,9 @@
-"""One run of one seed: broker, client, processes, faults, and the verdict."""
+"""One run of one seed: broker, client, processes, faults and invariants."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -28,23 +29,24 @@ from protoflow.testing.simulation.transport import broker_of
 T = TypeVar("T")
 OnRestart = Callable[["Simulation", str], object]
 
-#: How long outages and the like last, in seconds: shorter or longer than a lease.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+", re.ASCII)
+#: The duration of faults such as outages, in seconds: shorter or longer than a lease.
 _SHORT, _LONG = (0.5, 10.0), (25.0, 50.0)
-#: Seconds after which a fault is looked for again, whose process or call is not there yet.
+#: Seconds after which a fault tries again, if its process or call did not exist yet.
 _AGAIN = 0.5
-#: By how much a clock jumps at most, in seconds.
+#: The most seconds by which a clock jumps.
 _JUMP = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What a run has found.
+    """The violation of an invariant.
 
     Attributes:
-        invariant: the name of what does not hold.
+        invariant: the name of the invariant.
         text: what happened.
-        message: the id of the message that it is about; empty is none.
-        time: when.
+        message: the id of the message, or empty.
+        time: when it happened.
     """
 
     invariant: str
@@ -57,9 +59,9 @@ class Simulation:
     """One run of one seed; scenarios and invariants get it.
 
     Attributes:
-        seed: what made all choices.
-        publisher: the outside world's; a `Publisher`.
-        trace: what happened so far.
+        seed: the seed of all choices.
+        publisher: a `Publisher` outside of all processes.
+        trace: the events so far.
     """
 
     def __init__(
@@ -97,21 +99,21 @@ class Simulation:
 
     @property
     def now(self) -> float:
-        """The virtual time in seconds."""
+        """Returns the virtual time in seconds."""
         return self.loop.now
 
     @property
     def runs(self) -> Sequence[Run]:
-        """Every run of a handler so far."""
+        """Returns every run of a handler so far."""
         return self.contract.runs
 
     @property
     def dead_letters(self) -> Sequence[Message]:
-        """Every message that was dead-lettered so far."""
+        """Returns every message that was dead-lettered so far."""
         return self.contract.dead_letters
 
     def store(self, make: Callable[[], T]) -> T:
-        """Returns what `make` makes, once for each seed."""
+        """Returns what `make` made; it is called once for each seed."""
         if make not in self._stores:
             self._stores[make] = make()
         found: T = self._stores[make]
@@ -126,15 +128,16 @@ class Simulation:
         await asyncio.sleep(seconds)
 
     def restarting(self, name: str) -> None:
-        """A service is about to be built again."""
+        """Is called before a service is built again."""
         if self.on_restart is not None:
             self.on_restart(self, name)
 
-    # The host of links and processes.
+    # For links and processes.
 
     def fail(self, invariant: str, text: str, message: str = "") -> None:
-        """An invariant does not hold: the run ends. Of several the first counts."""
+        """Notes the violation of an invariant, which ends the run. Only the first one counts."""
         if self.failure is None:
+            text = _ADDRESS.sub("", text)  # differs in each run
             self.failure = Failure(invariant, text, message, self.now)
             self.trace.add(self.now, "", "VIOLATED", message, f"{invariant}: {text}")
             if not self._over.done():
@@ -159,7 +162,7 @@ class Simulation:
             self.broker.leave(subscription.member, killed=True)
 
     def lost(self, process: Process, deliveries: Sequence[Delivery]) -> None:
-        """A process lost leases."""
+        """Notes that a process lost leases."""
         self.contract.lost(process, deliveries)
 
     def stepped(self, message: str) -> None:
@@ -167,10 +170,10 @@ class Simulation:
         for each in self._stepwise:
             self._check(each, message)
 
-    # The run.
+    # For the explorer.
 
     def run(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Runs the seed, and then something more; `failure` says what it has found."""
+        """Runs the seed, then `then`; `failure` is set if an invariant was violated."""
         main = start(self.loop, self._main(then), None)
         main.add_done_callback(self._main_ended)
         try:
@@ -228,7 +231,7 @@ class Simulation:
             service = replica.process.built if replica.process else None
             for one in service.subscriptions if service is not None else ():
                 if (count := one.in_flight.count) != 0 or one.in_flight.bytes != 0:
-                    self.fail("in flight", f"{count} in {one.settings.name}, nothing is left")
+                    self.fail("in flight", f"{count} in {one.settings.name} at the end")
 
     def _left(self) -> list[str]:
         left = self.broker.unfinished()
@@ -239,12 +242,12 @@ class Simulation:
         try:
             invariant.check(self)
         except AssertionError as error:
-            # pytest adds the expression below the text.
+            # pytest appends the expression after the first line.
             text = str(error).partition("\n")[0] or "it does not hold"
             self.fail(invariant.name, text, message)
 
     def _begin(self, fault: Fault) -> None:
-        """A fault that begins at a time."""
+        """Starts a fault that begins at a time."""
         replica = next((each for each in self.replicas if each.name == fault.target), None)
         process = replica.process if replica is not None else None
         if self.faults.over:
@@ -276,7 +279,7 @@ class Simulation:
             replica.stop()
 
     def _unhandled(self, _loop: object, context: dict[str, Any]) -> None:
-        """What nobody caught: an error in a callback."""
+        """Reports an error in a callback that no code caught."""
         error = context.get("exception")
         if context.get("handle") is not None or "callback" in str(context.get("message", "")):
             self.fail("errors", f"{context.get('message')}: {error!r}")

@@ -1,4 +1,4 @@
-"""The acceptance suite for transports: every capability that a transport claims is proved.
+"""The acceptance suite for transports; it proves every capability that a transport claims.
 
     # tests/test_transport.py
     import pytest
@@ -11,8 +11,8 @@
     def target(tmp_path):
         return TransportTarget(url=f"directory://{tmp_path}")
 
-Needs the extra `testing`. A case is skipped only if the transport does not claim the capability
-that it is about; the reason is `capability: <name>`.
+The suite needs the extra `testing`. It skips a case only if the transport does not claim the
+capability that the case proves; the reason is `capability: <name>`.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What a case about dead letters works with: a topic, a group, and its dead letters."""
+"""A fixture for cases about dead letters: a topic, a group, and its dead letters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protoflow.testing.transports.harness import TransportHarness
 
 
 class DeadLetterTopic:
-    """A topic with a group, and dead letters as the scheduler writes them."""
+    """A topic with a group, and dead letters as the scheduler publishes them."""
 
     def __init__(self, harness: TransportHarness) -> None:
         self.harness = harness
@@ -29,7 +29,7 @@ class DeadLetterTopic:
         *,
         key: bytes | None = b"k",
     ) -> Message:
-        """Returns a dead letter; `metadata` overrides what every dead letter has."""
+        """Returns a dead letter; `metadata` overrides its usual metadata."""
         return self.harness.message(
             self.name,
             payload,
@@ -48,7 +48,7 @@ class DeadLetterTopic:
         )
 
     async def fill(self, *messages: Message) -> list[str]:
-        """Publishes dead letters one by one; returns their ids when all can be counted."""
+        """Publishes dead letters one by one; returns their ids as soon as the broker counts all."""
         before = await self.dead_letters.count(self.name)
         for message in messages:
             await self.harness.publish(message)
@@ -60,13 +60,13 @@ class DeadLetterTopic:
         return await self.fill(*map(self.message, payloads))
 
     async def counts(self, expected: int) -> None:
-        """Waits until so many are there."""
+        """Waits until the broker counts this many dead letters."""
         async with asyncio.timeout(10 * self.harness.target.patience):
             while await self.dead_letters.count(self.name) != expected:
                 await asyncio.sleep(0.05)
 
     async def ids(self, **selection: Any) -> list[str]:  # Any: as in `DeadLetters.list`
-        """Returns the ids of a page; the arguments are those of `list`."""
+        """Returns the ids of a page; takes the arguments of `DeadLetters.list`."""
         return ids(await self.dead_letters.list(self.name, **selection))
 
 

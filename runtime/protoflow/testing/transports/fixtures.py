@@ -1,4 +1,4 @@
-"""The fixtures of the cases: an open transport that belongs to one case, and dead letters."""
+"""The fixtures of the cases: an open transport for one case, and dead letters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def require(request: pytest.FixtureRequest, capabilities: Capabilities) -> None:
 async def harness(
     request: pytest.FixtureRequest, target: TransportTarget
 ) -> AsyncIterator[TransportHarness]:
-    """An open transport with topics and groups that no other case has."""
+    """Provides an open transport, with topics and groups that no other case uses."""
     harness = TransportHarness(target)
     harness.transport = await harness.connect()
     try:
@@ -36,5 +36,5 @@ async def harness(
 
 @pytest.fixture
 def dead(harness: TransportHarness) -> DeadLetterTopic:
-    """The dead-letter topic of a group."""
+    """Provides the dead-letter topic of a group."""
     return DeadLetterTopic(harness)

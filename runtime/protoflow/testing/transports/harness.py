@@ -1,4 +1,4 @@
-"""What a case of the suite works with: a transport, its topics and the members of its groups."""
+"""The harness of a case: a transport, its topics and the members of its groups."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T", bound=Callable[..., object])
 
 
 def needs(*capabilities: str) -> Callable[[T], T]:
-    """Marks a case with the capabilities that it is about; without them it is skipped."""
+    """Marks a case with the capabilities that it proves; it is skipped without them."""
 
     def mark(case: T) -> T:
         case.__dict__["capabilities"] = capabilities
@@ -41,7 +41,7 @@ def needs(*capabilities: str) -> Callable[[T], T]:
 
 
 class Member:
-    """A member of a group: its subscription, and what a case does with it."""
+    """A member of a group: its subscription, with methods that cases use."""
 
     def __init__(
         self, harness: TransportHarness, subscription: Subscription, listener: Listener
@@ -51,38 +51,38 @@ class Member:
         self.listener = listener
 
     async def take(self, count: int, *, within: float = 5.0, most: int = 256) -> list[Delivery]:
-        """Returns exactly `count` deliveries, in as many calls as it takes."""
+        """Returns exactly `count` deliveries, with as many calls as necessary."""
         taken: list[Delivery] = []
         async with asyncio.timeout(within * self.harness.target.patience):
             while len(taken) < count:
                 limit = min(most, count - len(taken))
                 taken += await self.subscription.receive(limit, 64 * MEGABYTE)
-        assert len(taken) == count, "receive gave more than it was asked for"
+        assert len(taken) == count, "`receive` returned more than the requested number"
         return taken
 
     async def nothing(self, seconds: float = 0.3) -> None:
-        """Asserts that nothing is delivered for a while."""
+        """Asserts that no message arrives for a while."""
         receiving = asyncio.ensure_future(self.subscription.receive(1, MEGABYTE))
         done, _ = await asyncio.wait([receiving], timeout=seconds * self.harness.target.patience)
         if done:
-            raise AssertionError(f"nothing should have come, but {receiving.result()}")
+            raise AssertionError(f"expected no message, received {receiving.result()}")
         receiving.cancel()
         await asyncio.gather(receiving, return_exceptions=True)
 
     async def settle(self, *settlements: Settlement) -> list[SettleResult]:
-        """Settles in one call."""
+        """Settles deliveries in one call."""
         async with asyncio.timeout(10 * self.harness.target.patience):
             return list(await self.subscription.settle(settlements))
 
     async def ack(self, *deliveries: Delivery) -> None:
-        """Acknowledges, and asserts that the broker has it."""
+        """Acknowledges deliveries, and asserts that the broker confirms it."""
         results = await self.settle(*(Settlement(delivery) for delivery in deliveries))
         assert results == [SettleResult.DONE] * len(deliveries)
 
     async def nack(
         self, delivery: Delivery, delay: float = 0.0, failures: int = 1, first_failure: float = 0.0
     ) -> None:
-        """Fails one run as the scheduler does: by NACK, or by the message that `defer` makes."""
+        """Fails a run as the scheduler does: by NACK, or with the message that `defer` returns."""
         settlement = Settlement(
             delivery, Action.NACK, delay=delay, failures=failures, first_failure=first_failure
         )
@@ -93,7 +93,7 @@ class Member:
         assert await self.settle(settlement) == [SettleResult.DONE]
 
     async def release(self, *deliveries: Delivery) -> None:
-        """Gives deliveries back uncounted, and asserts that the broker has it."""
+        """Releases deliveries, and asserts that the broker confirms it."""
         results = await self.settle(
             *(
                 Settlement(
@@ -112,8 +112,8 @@ class Member:
     ) -> tuple[Delivery, int]:
         """Returns the delivery to run alone, and its start marks.
 
-        That is `delivery`, or what was moved to the group's solo queue; without a delivery,
-        whichever of both comes first.
+        This is `delivery`, or the message that was moved to the group's solo queue. Without a
+        `delivery`, it is the first that arrives from either queue.
         """
         subscription = self.subscription
         assert isinstance(subscription, Isolation)
@@ -134,7 +134,7 @@ class Member:
         return found
 
     async def drain(self, *, quiet: float = 0.5) -> list[Delivery]:
-        """Takes and acknowledges until nothing is delivered for a while."""
+        """Receives and acknowledges messages until none arrives for a while."""
         taken: list[Delivery] = []
         while True:
             receiving = asyncio.ensure_future(self.subscription.receive(256, 64 * MEGABYTE))
@@ -153,7 +153,7 @@ class TransportHarness:
 
     Attributes:
         target: the transport under test.
-        transport: an open transport, the first of the case.
+        transport: an open transport, the first one of the case.
     """
 
     def __init__(self, target: TransportTarget) -> None:
@@ -161,14 +161,15 @@ class TransportHarness:
         self.transport: Transport
         self._unique = uuid.uuid4().hex[:12]
         self._transports: list[Transport] = []
+        self._senders: list[asyncio.Task[None]] = []
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the transport claims."""
+        """The capabilities that the transport claims."""
         return self.transport.capabilities
 
     async def connect(self, **options: Any) -> Transport:
-        """Opens one more transport on the same broker, as another process would."""
+        """Opens another transport on the same broker, as another process would."""
         settings = TransportSettings(
             url=TransportURL.parse(self.target.url), options={**self.target.options, **options}
         )
@@ -179,20 +180,30 @@ class TransportHarness:
 
     async def reopen(self) -> None:
         """Restarts: closes every transport, and opens a new one as `transport`."""
-        await self.close()
+        await self._close_transports()
         self.transport = await self.connect()
 
     async def close(self) -> None:
         """Closes every transport."""
+        await self.stop_senders()
+        await self._close_transports()
+
+    async def stop_senders(self) -> None:
+        """Publishes nothing more in the background."""
+        for sender in self._senders:
+            sender.cancel()
+        await asyncio.gather(*self._senders, return_exceptions=True)
+
+    async def _close_transports(self) -> None:
         while self._transports:
             await self._transports.pop().close()
 
     def topic(self, name: str = "orders") -> str:
-        """Returns a topic that no other case has."""
+        """Returns the name of a topic that no other case uses."""
         return f"{name}.{self._unique}"
 
     def group(self, name: str = "billing") -> str:
-        """Returns a group that no other case has."""
+        """Returns the name of a group that no other case uses."""
         return f"{name}-{self._unique}"
 
     def dead_letter_topic(self, topic: str, group: str | None = None) -> str:
@@ -232,10 +243,25 @@ class TransportHarness:
         return Message(topic=topic, payload=payload, **fields)
 
     async def publish(self, *messages: Message, transport: Transport | None = None) -> None:
-        """Publishes, and asserts that the broker has it."""
+        """Publishes messages, and asserts that the broker confirms it."""
+        if self.target.confirms_when_settled:
+            sender = asyncio.create_task(self._until_confirmed(messages, transport))
+            self._senders.append(sender)
+            return
         async with asyncio.timeout(10 * self.target.patience):
             errors = await (transport or self.transport).submit(messages)
         assert list(errors) == [None] * len(messages)
+
+    async def _until_confirmed(
+        self, messages: Sequence[Message], transport: Transport | None
+    ) -> None:
+        """Publishes until everything is settled, as an outbox does."""
+        while messages:
+            errors = await (transport or self.transport).submit(messages)
+            left = zip(messages, errors, strict=True)
+            messages = [message for message, error in left if error is not None]
+            transport = None  # it may have been closed
+            await asyncio.sleep(0.02)
 
     async def send(self, topic: str, *payloads: bytes, key: bytes | None = None) -> list[Message]:
         """Publishes one message for each payload."""

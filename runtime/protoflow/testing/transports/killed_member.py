@@ -2,7 +2,7 @@
 
     python -m protoflow.testing.transports.killed_member '{"url": ..., "settings": ..., ...}'
 
-`steps` are the calls for the first delivery: `isolate`, `mark`, `clear`.
+`steps` lists the calls for the first delivery: `isolate`, `mark`, `clear`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from protoflow.transport import (
 
 
 async def take(subscription: Any, steps: list[str]) -> None:
-    """Takes the first delivery, from the solo queue if it is there, and does the steps."""
+    """Receives the first delivery, from the solo queue if it is there, and does the steps."""
     receiving = asyncio.ensure_future(subscription.receive(1, 64 * MEGABYTE))
     if not steps:
         await receiving

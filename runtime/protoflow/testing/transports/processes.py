@@ -1,4 +1,4 @@
-"""The environment of programs that a case starts."""
+"""The environment of programs that cases start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service case works with: services, a publisher, and the dead letters of a group."""
+"""The harness of a service case: services, a publisher, and the dead letters of a group."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from protoflow.transport import Transport
 
 
 class Runs:
-    """Records the runs of a handler; `work` fails as often as `failures` says, then succeeds.
+    """Records runs; `work` fails the first `failures` times, then succeeds.
 
     Attributes:
         seen: the task and the attempt of every run, in order.
@@ -47,7 +47,7 @@ class Runs:
 
 
 class ServiceHarness:
-    """The services of one case, on a topic and a group that no other case has."""
+    """The services of one case, on a topic and a group that no other case uses."""
 
     def __init__(self, harness: TransportHarness, directory: Path) -> None:
         self.harness = harness
@@ -82,7 +82,7 @@ class ServiceHarness:
         results: str | None = None,
         **settings: Any,  # Any: as in Config
     ) -> AsyncIterator[Service]:
-        """A running service whose handler is `work`."""
+        """Runs a service whose handler is `work`."""
         if not self.harness.capabilities.at_least_once:
             policy = ONCE
         service = Service(self.config(**settings))
@@ -96,14 +96,19 @@ class ServiceHarness:
                 await service.stop()
 
     async def prepare(self) -> None:
-        """Creates the topology, so that the group gets what is published from now on."""
+        """Creates the topology, so that the group gets every message published from now on."""
         async with self.running(Runs().work):
             pass
 
     async def send(self, *tasks: str, key: str | None = None) -> list[str]:
         """Publishes tasks; returns their ids."""
         outputs = [Output(StringValue(value=task), key=key) for task in tasks]
-        return await self.connection.publish_outputs(publication(self.topic), outputs)
+        if not self.harness.target.confirms_when_settled:
+            return await self.connection.publish_outputs(publication(self.topic), outputs)
+        encode = self.connection.message_publisher.encode
+        messages = [encode(publication(self.topic), output) for output in outputs]
+        await self.harness.publish(*messages)
+        return [message.id for message in messages]
 
     async def until(self, condition: Callable[[], object], *, within: float = 10.0) -> None:
         """Waits until the condition holds."""
@@ -122,7 +127,7 @@ class ServiceHarness:
         return self.harness.dead_letter_topic(self.topic, self.group)
 
     async def dead(self, count: int) -> None:
-        """Waits until the group has so many dead letters."""
+        """Waits until the group has this many dead letters."""
         async with asyncio.timeout(10 * self.harness.target.patience):
             while await self.dead_letters.count(self.dead_letter_topic) != count:
                 await asyncio.sleep(0.05)
@@ -153,7 +158,7 @@ class ServiceHarness:
     async def _crash_while_handling(
         self, crash: Callable[[Transport], object], **settings: Any
     ) -> list[str]:
-        """The same where everything is in the memory of one process."""
+        """Does the same on a transport that stores everything in the memory of one process."""
         log: list[str] = []
 
         async def work(task: StringValue, context: Context) -> None:

@@ -19,9 +19,9 @@ from protoflow.contract.spec import (
 )
 from protoflow.handler import Batch, Handler
 
-#: Quick retries: a case waits for a broker, never for a backoff.
+#: Quick retries, so that no case waits for a backoff.
 POLICY = DeliveryPolicy(retry=RetryPolicy(max_attempts=3, initial_backoff=0.01, jitter=0.0))
-#: For a transport that loses what is not settled: it refuses retries.
+#: For a transport that loses unsettled messages, and therefore refuses retries.
 ONCE = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
 
 Work = Callable[[StringValue, Context], Awaitable[StringValue | None]]
@@ -53,8 +53,10 @@ def task_handler(
     results: str | None = None,
     batch: BatchPolicy | None = None,
 ) -> TaskHandler:
-    """Returns a handler whose one method is `work`; its results go to the topic `results`. With
-    `batch` it takes batches."""
+    """Returns a handler whose one method is `work`.
+
+    Its results are published to the topic `results`. With `batch` the method takes batches.
+    """
     method = MethodSpec(
         name=f"protoflow.testing.Tasks.{group}",
         handler="work",

@@ -2,7 +2,7 @@
 
     python -m protoflow.testing.transports.worker '{"settings": {...}, "topic": ..., "log": ...}'
 
-Its handler appends `<task> <attempt>` to the file `log` and never returns.
+The handler appends `<task> <attempt>` to the file `log` and never returns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Apache Kafka, by aiokafka: `kafka://a:9092,b:9092` and `kafka+ssl://`."""
+"""Apache Kafka, with aiokafka: `kafka://a:9092,b:9092` and `kafka+ssl://`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ __all__ = ["KafkaOptions", "create"]
 
 
 def create(settings: TransportSettings) -> Transport:
-    """Returns a Kafka transport, not yet open. Raises ConfigError for bad options."""
+    """Returns a Kafka transport that is not open yet. Raises ConfigError for invalid options."""
     options = parse_options(KafkaOptions, settings.url.query, settings.options, "kafka")
     return KafkaTransport(settings, options)

@@ -1,4 +1,4 @@
-"""Partitions of a group member: drained and committed when they leave, loaded when they come."""
+"""The assigned partitions of a group member: loads them, and drains and commits them later."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from protoflow.transports.kafka.start_positions import StartPositions
 from protoflow.transports.kafka.transactions import Transactions
 
 _log = logging.getLogger("protoflow.transports.kafka")
-#: Seconds beyond the drain that the runtime promised: it did not return in time.
+#: Seconds of patience beyond the drain, in case the runtime does not return in time.
 _GRACE = 5.0
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
     """The partitions that are assigned to a group member.
 
-    aiokafka takes every partition away at each rebalance and waits for `revoked` to return;
-    then it names the new ones. Reading goes on when `prepare` has loaded their positions.
+    At each rebalance, aiokafka revokes every partition, waits for `on_partitions_revoked`, and then
+    assigns new ones. Reading continues after `prepare` has loaded their positions.
 
     Attributes:
-        generation: counts the revocations; records that were read before a revocation are stale
-            after it.
-        prepared: the partitions of the member are the assignment, as far as somebody subscribes.
-        assigned: the assignment; None between two of them.
+        generation: the number of revocations; records that were read before the last one are stale.
+        prepared: set while the positions of all assigned and subscribed partitions are loaded.
+        assigned: the assignment; None between two assignments.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         self.prepare_again()
 
     def prepare_again(self) -> None:
-        """Partitions of the assignment, if there is one, may have to be prepared."""
+        """Requests that the partitions of the current assignment are prepared again."""
         if self.assigned is None:
             return
         self.prepared.clear()
@@ -115,7 +114,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
             self._partitions.pop(partition.tp, None)
             partition.consumption.partitions.pop(partition.tp, None)
         for consumption in {partition.consumption for partition in partitions}:
-            consumption.commit_is_confirmed()  # what was late may have left
+            consumption.commit_is_confirmed()  # the late partition may have left
 
     async def _is_evicted(self, partitions: Collection[Partition]) -> bool:
         """Commits the progress; returns whether the group has removed this member."""

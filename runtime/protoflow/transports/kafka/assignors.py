@@ -21,16 +21,17 @@ from aiokafka.coordinator.protocol import (
 def keep_retries_beside(
     base: type[AbstractPartitionAssignor], mains: Mapping[str, str]
 ) -> type[AbstractPartitionAssignor]:
-    """An assignor that deals out topics as `base` does, and gives whoever has a partition the
-    partitions of its retry topics with the same number.
+    """Returns an assignor like `base` that assigns retry topics with their main topic.
+
+    The owner of a partition also gets the partitions of its retry topics with the same number.
 
     Args:
-        base: one of aiokafka's.
-        mains: the topic that each retry topic belongs to.
+        base: an assignor of aiokafka.
+        mains: the main topic of each retry topic.
     """
 
     class RetriesBeside(base):  # type: ignore[misc]  # a base that is chosen at run time
-        """See `together`."""
+        """See `keep_retries_beside`."""
 
         name = f"protoflow-{base.name}"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # as aiokafka's
 

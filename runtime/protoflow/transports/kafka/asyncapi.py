@@ -56,7 +56,7 @@ class KafkaBindings(Bindings):
 
     def channel(self, topic: str, role: str) -> Fields:
         """Returns the topic and, if they are set, its partitions at creation."""
-        # A topic with dead letters keeps them without limit.
+        # Dead letters are stored without limit.
         kept = {"topicConfiguration": {"retention.ms": -1}} if role == DEAD_LETTER else {}
         return self._topic(names.physical(topic), self._options.partitions, kept)
 

@@ -20,9 +20,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.requests import TopicIds
 
-#: Retry and dead-letter topics allow messages that are larger by this much, for the hop state.
+#: Bytes by which messages in retry and dead-letter topics may be larger, for the hop state.
 HEADROOM = 64 * 1024
-#: Seconds for which one of several brokers is asked.
+#: Seconds for a query to one of several brokers.
 _ASKING = 3.0
 _NOT_ALLOWED = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
 
@@ -66,8 +66,10 @@ async def broker_limit(admin: AIOKafkaAdminClient) -> int | None:
 
 
 async def broker_configs(admin: AIOKafkaAdminClient) -> dict[str, str | None]:
-    """Returns the configuration of one of the brokers; empty if it may not be read. Raises
-    KafkaError if none answers."""
+    """Returns the configuration of a broker; empty if this user may not read it.
+
+    Raises KafkaError if no broker answers.
+    """
     problem: Exception | None = None
     for node in random.sample(list(admin._client.cluster.brokers()), k=len(nodes_of(admin))):
         try:
@@ -115,7 +117,7 @@ async def any_broker_answers(admin: AIOKafkaAdminClient, seconds: float) -> bool
 async def read_configs(
     admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str
 ) -> dict[str, str | None]:
-    """Returns the configuration of a broker or topic; empty if it may not be read."""
+    """Returns the configuration of a broker or topic; empty if this user may not read it."""
     answers: list[Any] = await admin.describe_configs([ConfigResource(kind, name)])
     return {
         entry[0]: entry[1]

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _VERSION: Final = "pf2"
-#: The beginning of the metadata of any version.
+#: The beginning of the metadata in every version.
 _FAMILY: Final = "pf"
 _FIELDS: Final = 8
-#: Kafka refuses more than 4096 bytes by default; ours stay below 1 KiB.
+#: Kafka refuses more than 4096 bytes by default; this metadata stays below 1 KiB.
 MAX_LENGTH: Final = 1024
 _BITMAP_BYTES: Final = 640  # 856 characters of base64
-#: The number of offsets after the committed one whose state the metadata store.
+#: The number of offsets after the committed one whose state the metadata can store.
 REACH: Final = _BITMAP_BYTES * 8
 #: The highest number of stored start marks.
 _MARKS: Final = 8
@@ -37,12 +37,14 @@ class CommitMetadata:
 
     Attributes:
         writer: the process that wrote it.
-        starts: unclean starts since the watermark moved; the writer's own while it runs.
-        isolated_until: below this offset messages are suspects, to be run alone; 0 is none.
-        marks: offsets that were begun alone, and how often without an end.
-        initial_partitions: partitions of the topic when the group began with it; 0 is unknown.
-        topic: the id of the topic; empty where the broker has none.
-        finished: offsets beyond the committed one that are done.
+        starts: starts without a normal end since the watermark moved. While the writer runs, its
+            own start is included.
+        isolated_until: messages below this offset are suspects, which must run alone; 0: none.
+        marks: for each offset that ran alone and did not end, the number of these runs.
+        initial_partitions: the number of partitions when the group began with the topic; 0:
+            unknown.
+        topic: the id of the topic; empty if the broker has no ids.
+        finished: finished offsets beyond the committed one.
     """
 
     writer: str = ""
@@ -54,7 +56,7 @@ class CommitMetadata:
     finished: Collection[int] = field(default=frozenset())
 
     def encode(self, offset: int) -> str:
-        """The text to commit with `offset`."""
+        """Returns the text to commit with `offset`."""
         marks = sorted(item for item in self.marks.items() if item[0] >= offset)[:_MARKS]
         parts = (
             _VERSION,
@@ -98,13 +100,13 @@ class CommitMetadata:
 
 
 def _marks(text: str, offset: int) -> dict[int, int]:
-    """Marks by offset. Raises ValueError."""
+    """Returns the marks by offset. Raises ValueError."""
     pairs = [pair.split(":") for pair in text.split(",")] if text else []
     return {offset + int(place): int(count) for place, count in pairs}
 
 
 def _pack(offset: int, finished: Collection[int]) -> bytes:
-    """Returns a bit for each offset after `offset`; distant offsets are left out."""
+    """Returns a bit for each offset after `offset`; offsets beyond the bitmap are left out."""
     bitmap = bytearray()
     for done in finished:
         byte, bit = divmod(done - offset - 1, 8)

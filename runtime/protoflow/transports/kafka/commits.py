@@ -18,7 +18,7 @@ _log = logging.getLogger("protoflow.transports.kafka")
 
 #: The exceptions that `Commits.commit` may raise.
 COMMIT_ERRORS = (KafkaError, TimeoutError)
-#: The partition moved away meanwhile, which is normal: its new owner commits.
+#: Normal errors: the partition has moved away, and its new owner commits.
 MOVED_ERRORS = (CommitFailedError, IllegalStateError)
 
 
@@ -100,7 +100,8 @@ class Commits:
             dirty = [
                 partition
                 for partition in partitions.values()
-                if partition.dirty and not partition.atomic  # otherwise each transaction commits
+                # an atomic partition commits in its transactions
+                if partition.dirty and not partition.atomic
             ]
             # A refused commit of one subscription must not delay the others.
             groups = [dirty] if together else _by_subscription(dirty)
@@ -123,7 +124,7 @@ def _by_subscription(partitions: Collection[Partition]) -> list[list[Partition]]
 
 
 def _live(partitions: Collection[Partition]) -> list[Partition]:
-    """Returns the partitions that did not move away while the commit waited."""
+    """Returns the partitions that did not move away while the commit waited its turn."""
     return [partition for partition in partitions if partition.live]
 
 

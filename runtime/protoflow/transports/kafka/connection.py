@@ -17,7 +17,7 @@ from protoflow.errors import ConnectionFailedError
 from protoflow.transports.kafka.errors import is_denied, transport_error
 
 _PAUSE = 0.25
-#: A host that accepts a connection and never answers must not delay the others.
+#: Seconds for each host, because a host that accepts connections may never answer.
 _PATIENCE = 3.0
 
 
@@ -57,8 +57,10 @@ async def reach(client: Mapping[str, Any], shown: str, seconds: float) -> str:
 
 
 async def prefer_who_answers(client: dict[str, Any]) -> None:
-    """Puts an answering broker first, because aiokafka asks brokers in turn and would wait for the
-    full timeout of a silent one."""
+    """Puts an answering broker first.
+
+    aiokafka asks brokers in turn, and would wait for the full timeout of a silent one.
+    """
     servers: list[str] = list(client["bootstrap_servers"])
     if len(servers) < 2:
         return
@@ -105,7 +107,7 @@ def _reason(problem: BaseException | None) -> str:
     if isinstance(problem, socket.gaierror):
         return "the name is unknown; check the host in the URL and the name service"
     if isinstance(problem, ConnectionRefusedError):
-        return "nobody listens there; check host and port, and whether the broker runs"
+        return "no program listens there; check host and port, and whether the broker runs"
     if problem is None or isinstance(problem, TimeoutError):
         return "no answer; check address and firewall, and whether the port is one of Kafka's"
     if isinstance(problem, OSError) and problem.strerror:

@@ -18,9 +18,9 @@ from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.options import Assignor
 
 #: aiokafka leaves a group if its consumer is not polled for this long. Busy handlers stop the
-#: polling here, which is no reason to leave: the reader is supervised.
+#: polling, which must not end the membership.
 _NEVER_IDLE: Final = 2**31 - 1
-#: Beyond the drain: to commit, and to join again.
+#: Seconds beyond the drain, for the commit and for joining again.
 _JOINING: Final = 30.0
 _ASSIGNORS: Final = {
     Assignor.ROUNDROBIN: RoundRobinPartitionAssignor,
@@ -32,12 +32,12 @@ _ASSIGNORS: Final = {
 def group_consumer(
     planned: Sequence[SubscriptionSettings], context: KafkaContext, mains: Mapping[str, str]
 ) -> AIOKafkaConsumer:
-    """A member of a group, or a consumer without one for broadcast; not yet started.
+    """Returns a member of a group, or for a broadcast a consumer without a group; not started.
 
     Args:
         planned: the planned subscriptions.
-        context: the transport's.
-        mains: the topic that each retry topic belongs to; may be added to later.
+        context: the context of the transport.
+        mains: the main topic of each retry topic; entries may be added later.
     """
     options = context.options
     if planned[0].broadcast:
@@ -77,7 +77,7 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
 
 
 async def abandon(consumer: AIOKafkaConsumer) -> None:
-    """Ends a consumer immediately, without a message to the broker."""
+    """Ends a consumer immediately, without a request to the broker."""
     coordinator: Any = getattr(consumer, "_coordinator", None)
     fetcher: Any = getattr(consumer, "_fetcher", None)
     tasks = [
@@ -105,7 +105,7 @@ def rebalance_timeout(planned: Sequence[SubscriptionSettings], context: KafkaCon
 
 
 def group_joining_timeout(planned: Sequence[SubscriptionSettings], context: KafkaContext) -> float:
-    """Returns how long joining may take: the other members drain first."""
+    """Returns how long joining may take, which includes the drain of the other members."""
     return context.settings.connect_timeout + rebalance_timeout(planned, context)
 
 

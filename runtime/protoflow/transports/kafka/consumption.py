@@ -18,22 +18,22 @@ from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.topics import SubscriptionTopics
 
-#: Seconds without a confirmed commit that are a problem.
+#: Seconds without a confirmed commit after which readiness is red.
 _PATIENCE = 10.0
 
 
 class Consumption:
-    """The partitions that a subscription reads, and its deliveries that are not handed out.
+    """The partitions of a subscription, and its deliveries that are not handed out yet.
 
     Attributes:
         settings: the subscription.
-        topics: what it consumes.
-        listener: hears of shards that leave.
-        ready: what was read and not yet handed out.
-        flow_control: decides what goes there.
+        topics: its topics.
+        listener: is notified when shards move away.
+        ready: deliveries that were read and not handed out yet.
+        flow_control: decides when deliveries become ready.
         partitions: its partitions in this process.
-        open: it is read for.
-        found_missing: topics that were said to be missing.
+        open: whether the group member reads for it.
+        found_missing: missing topics that were reported.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Consumption:
     def make(
         self, tp: TopicPartition, offset: int, metadata: CommitMetadata | None = None
     ) -> Partition:
-        """A partition that is read from an offset on."""
+        """Returns a partition that is read from an offset on."""
         return Partition(
             tp,
             self.topics.shard(tp.topic, tp.partition),

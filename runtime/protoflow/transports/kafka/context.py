@@ -18,13 +18,13 @@ class KafkaContext:
     """The settings, and the client for queries to the broker.
 
     Attributes:
-        settings: the runtime's.
-        options: the transport's own.
+        settings: the settings of the runtime.
+        options: the options of the transport.
         client: the arguments that all of aiokafka's clients share.
         admin: the client for topics and positions.
         forget: called with a subscription that has stopped.
-        existing: topics that were seen at the broker when this process began.
-        roomy: retry and dead-letter topics, which take larger messages than others.
+        existing: topics that existed when the transport was opened, or were seen later.
+        roomy: retry and dead-letter topics, which allow larger messages than others.
         writer: the name of this process in the metadata of its commits.
     """
 

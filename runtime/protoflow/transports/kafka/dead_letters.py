@@ -51,11 +51,11 @@ class KafkaDeadLetterStore:
     position is `<partition>/<offset>`.
 
     Args:
-        context: gives what the parts of the transport share; raises while it is not open.
-        publisher: likewise.
+        context: returns the context of the transport; raises while the transport is not open.
+        publisher: returns the publisher; raises while the transport is not open.
 
     Attributes:
-        sources: whose dead letters lie where.
+        sources: the subscriptions, with their dead-letter topics.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class KafkaDeadLetterStore:
             yield KafkaScan(self, topic, looking, found)
 
     async def clear(self, topic: str) -> int:
-        """Truncates the topic; returns how many dead letters were open."""
+        """Truncates the topic; returns the number of dead letters that were open."""
         async with self._looking(topic) as looking:
             ends = await looking.ends()
             count = len(await _open(looking))
@@ -108,8 +108,8 @@ class KafkaScan:
     Attributes:
         store: the dead letters of the transport.
         topic: the dead-letter topic.
-        looking: reads it.
-        locations: where its open dead letters lie, the oldest first.
+        looking: the scan that reads the topic.
+        locations: the positions of its open dead letters, the oldest first.
     """
 
     store: KafkaDeadLetterStore
@@ -174,8 +174,10 @@ class KafkaScan:
         return replace(message, topic=topic, metadata=metadata)
 
     def _partition(self, record: DeadLetterRecord, message: Message) -> int:
-        """Returns the retry partition with the number of the key's live partition, so that one
-        process gets both."""
+        """Returns the retry partition with the number of the key's partition in the topic.
+
+        So one process gets both, and keeps their order.
+        """
         partitions = self._partitions[message.topic]
         origin = record.message.metadata.get(wire.PF_ORIGINAL_SHARD, "").rpartition("/")[2]
         known = origin.isascii() and origin.isdecimal() and len(origin) < _DIGITS
@@ -185,9 +187,9 @@ class KafkaScan:
 
 
 async def _open(looking: TopicScan, after: tuple[int, int] = (0, -1)) -> list[_Location]:
-    """Returns open dead letters, the oldest first. It reads dead letters and markers in one pass.
+    """Returns the open dead letters after a location, the oldest first.
 
-    Those up to the location `after`, as partition and offset, are left out.
+    It reads dead letters and markers in one pass. `after` is a partition and an offset.
     """
     locations: dict[tuple[TopicPartition, int], _Location] = {}
     last: _Location | None = None
@@ -208,10 +210,10 @@ async def _open(looking: TopicScan, after: tuple[int, int] = (0, -1)) -> list[_L
 
 
 def _resolved(record: ConsumerRecord) -> int | None:
-    """The offset that a record marks as resolved; None if it is a dead letter.
+    """Returns the offset that a record marks as resolved; None if it is a dead letter.
 
     The runtime writes a marker without payload, with its own key, and without the headers of a dead
-    letter. A header alone is no marker, because a message may contain it.
+    letter. A header alone does not make a marker, because a message may contain it.
     """
     if record.value is not None or record.key != _MARKER_KEY:
         return None

@@ -1,4 +1,4 @@
-"""Translates aiokafka's exceptions, and finds those that no repetition can fix."""
+"""Translates aiokafka's exceptions, and detects errors that repetition cannot fix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _INVALID = (kafka.InvalidTopicError, kafka.PolicyViolationError, kafka.InvalidRe
 
 
 def is_denied(error: BaseException) -> bool:
-    """Whether the cause is a matter of credentials or rights."""
+    """Whether credentials or missing rights caused the error."""
     return isinstance(error, _DENIED)
 
 
@@ -40,7 +40,7 @@ def transport_error(error: BaseException, what: str, where: str) -> TransportErr
         return error
     if is_denied(error):
         translated: TransportError = AuthenticationError(
-            f"kafka: {what}: {where} refused the credentials or the rights do not suffice"
+            f"kafka: {what}: {where} refused the credentials, or a right is missing"
             f" ({type(error).__name__})"
         )
     elif isinstance(error, ssl.SSLError):

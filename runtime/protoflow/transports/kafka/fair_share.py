@@ -1,4 +1,4 @@
-"""The share of one partition in the messages in flight, so that others still get room."""
+"""Limits the messages of one partition in flight, so that others still get room."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from aiokafka import TopicPartition
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.kafka.partition import Partition
 
-#: A quarter of the bounds stays free, because the scheduler only requests more from there on.
+#: A quarter of the limits stays free, because the scheduler only requests more from there on.
 _QUARTER = 4
 
 
 class FairShare:
-    """Divides the bounds of what is in flight among the partitions of a subscription.
+    """Divides the limits of a subscription's messages in flight among its partitions.
 
-    A quarter of the bounds is divided evenly, so each partition has a fixed part of it. Half is
-    shared, and a partition gets at most three times as much of it as it leaves to the others. So
-    one partition alone fills about half of the bounds, and however many partitions are
-    blocked, the next one still gets messages. A single partition is not bounded.
+    A quarter of the limits is divided evenly, so that each partition has a fixed part. Half is
+    shared: a partition gets at most three times as much of it as it leaves to the others. So a
+    single busy partition fills about half of the limits, and even if many partitions are blocked,
+    the next one still gets messages. If there is only one partition, it has no limit of its own.
 
     Args:
         settings: the subscription, whose `max_in_flight` and `max_in_flight_bytes` are divided.
@@ -33,7 +33,7 @@ class FairShare:
         self._count = count = settings.max_in_flight
         self._bytes = settings.max_in_flight_bytes
         self._reserve = max(1, min(count // _QUARTER, count - settings.concurrency))
-        # Bounds so tight that half of them would leave handlers idle are not divided.
+        # Limits are not divided if half of them would leave handlers idle.
         self._least = settings.concurrency if count < 2 * settings.concurrency else 1
 
     @property
@@ -45,9 +45,9 @@ class FairShare:
         """Returns how many of `count` ready messages of a partition may be handed out.
 
         Args:
-            partition: whose they are.
-            count: how many there are.
-            free: how many messages are asked for; at most as many as are free.
+            partition: the partition of the messages.
+            count: the number of its ready messages.
+            free: the number of requested messages, which is at most what the limits allow.
             free_bytes: the same in bytes.
         """
         held, mean = partition.handed_out, partition.mean_size

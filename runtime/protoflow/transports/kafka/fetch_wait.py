@@ -1,10 +1,9 @@
-"""Shortens fetches that would delay the partitions which they leave out.
+"""Shortens fetches that would delay the partitions which they do not ask for.
 
-aiokafka keeps one fetch at each broker, and leaves out partitions with fetched messages that are
-not read yet. If such a fetch finds nothing, as in the retry topics, which are mostly
-empty, the broker keeps it for `fetch_max_wait`. Meanwhile the partition that was left out is
-read to its end, and no more of it can be fetched: a busy topic would stand still for half a
-second after each megabyte.
+aiokafka keeps one fetch open at each broker. A fetch does not ask for partitions whose fetched
+messages are still unread. If it finds no messages in the others, for example in empty retry topics,
+the broker keeps it for `fetch_max_wait`. Until then aiokafka fetches nothing for the partition that
+was left out: a busy topic would pause for half a second after each megabyte.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 
-#: A fetch that leaves a partition out waits for this share of the time for which its messages
-#: have lain unread: reading is held up by no more, and a partition that rests for long costs
-#: no busy polling.
+#: The wait of a fetch, as a share of the time for which the messages of a left-out partition have
+#: been unread. So reading is delayed by this share at most, and a partition that rests for long
+#: causes no busy polling.
 _SHARE: Final = 0.1
 
 
 def shorten_fetch_wait(consumer: AIOKafkaConsumer) -> None:
     """Shortens the wait of fetches while messages of other partitions are unread.
 
-    aiokafka has no option for this, so its planning of fetches is wrapped; an aiokafka that
-    plans in another way is left alone.
+    aiokafka has no option for this, so its planning of fetches is wrapped. A version of aiokafka
+    that plans in another way is not changed.
     """
     fetcher: Any = getattr(consumer, "_fetcher", None)
     plan = getattr(fetcher, "_get_actions_per_node", None)
@@ -41,10 +40,10 @@ def shorten_fetch_wait(consumer: AIOKafkaConsumer) -> None:
 
 
 def wait_ms(longest: int, unread: Iterable[Any]) -> int:
-    """Returns how long a fetch may wait while messages are unread.
+    """Returns the milliseconds that a fetch may wait while messages are unread.
 
-    Messages that arrived just now are not counted, because aiokafka does not ask their broker until
-    they are read.
+    Messages that have just arrived are not counted, because aiokafka does not ask their broker
+    until they are read.
     """
     now = time.monotonic()
     ages = [now - result._created for result in unread if not result.calculate_backoff()]

@@ -1,4 +1,4 @@
-"""The assignment of a group is a lease: it ends when heartbeats are no longer answered."""
+"""Treats the assignment of a group as a lease, which ends if heartbeats are not answered."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from protoflow.transports.kafka.assignment import Assignment
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
-#: Seconds between two queries that the group does not answer.
+#: Seconds between two unanswered queries to the group.
 _ASKING_AGAIN = 0.5
 
 
 class GroupLease:
-    """Knows when the coordinator of the group answered last.
+    """Notes when the coordinator of the group answered last.
 
     aiokafka keeps an assignment until the group revokes it. But the group gives the partitions of a
-    silent member to others, which then process the same messages.
+    silent member to others, which then handle the same messages.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer, group: str, session_timeout: float) -> None:
@@ -56,15 +56,17 @@ class GroupLease:
             try:
                 async with asyncio.timeout(self._session):
                     return await self.is_member()
-            except Exception as error:  # whatever it was, it is asked again
+            except Exception as error:  # whatever the error is, the query is repeated
                 _log.info("asking the group for its members failed", extra={"error": repr(error)})
                 await asyncio.sleep(_ASKING_AGAIN)
 
     async def watch(
         self, assignment: Assignment, report: Callable[[str, str | None], None]
     ) -> None:
-        """Gives the assignment up when the lease is over. Takes it again if the group still has
-        this member when it answers. It runs for ever."""
+        """Gives the assignment up when the lease is over; takes it again if the group allows it.
+
+        The group allows it if it still has this member when it answers. Runs for ever.
+        """
         self._listen()
         given_up = None
         while True:

@@ -14,17 +14,17 @@ from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class GroupMember:
-    """A consumer, and the subscriptions and partitions that it reads for.
+    """A consumer, and the subscriptions and partitions for which it reads.
 
     Attributes:
         group: the group; empty for a broadcast.
-        context: the transport's.
-        consumer: aiokafka's.
-        topics: what it consumes.
+        context: the context of the transport.
+        consumer: the consumer of aiokafka.
+        topics: the consumed topics.
         wakeup: wakes the reader.
         consumptions: the subscriptions.
-        by_topic: the subscription that each topic is read for.
-        partitions: the partitions being read.
+        by_topic: the subscription of each topic.
+        partitions: the partitions that are read.
     """
 
     group: str

@@ -1,4 +1,4 @@
-"""Committed offsets of groups, with their metadata, as the broker knows them."""
+"""Reads the committed offsets of groups, with their metadata, from the broker."""
 
 from __future__ import annotations
 
@@ -57,8 +57,11 @@ async def _positions(
 async def _fetch(
     admin: AIOKafkaAdminClient, group: str, tps: Collection[TopicPartition]
 ) -> dict[TopicPartition, tuple[int, str]]:
-    """Returns offset and metadata of the partitions that have a position. aiokafka 0.14 treats the
-    error of a whole group as an answer without partitions, so the group would begin again."""
+    """Returns offset and metadata of the partitions that have a position.
+
+    aiokafka 0.14 treats the error of a whole group as an answer without partitions. The group would
+    then begin again.
+    """
     numbers: dict[str, list[int]] = defaultdict(list)
     for tp in tps:
         numbers[tp.topic].append(tp.partition)

@@ -1,7 +1,7 @@
 """Converts record headers to metadata and back, by CloudEvents' Kafka binding.
 
-The binding writes attributes as `ce_<attribute>`, which is how metadata holds them, so most names
-stay unchanged. `protoflow.codecs.bindings.KAFKA` does the same, but this code is faster.
+The binding writes attributes as `ce_<attribute>`, as metadata does, so most names stay unchanged.
+`protoflow.codecs.bindings.KAFKA` does the same, but this code is faster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SPECVERSION: Header = (wire.CE_SPECVERSION, b"1.0")
 def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
     """Returns the message id if there is one, the metadata, and the bytes of the headers.
 
-    A value that is not text stays among the native headers only.
+    A value that is not text is only in the native headers.
     """
     metadata: dict[str, str] = {}
     size = 0

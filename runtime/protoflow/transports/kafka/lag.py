@@ -56,7 +56,7 @@ async def read_lag(context: KafkaContext, topic: str, group: str) -> Lag:
 async def _oldest_time(
     consumer: AIOKafkaConsumer, oldest: dict[TopicPartition, int]
 ) -> float | None:
-    """Returns when the broker received the oldest of the messages at these places."""
+    """Returns the time at which the broker received the oldest of these messages."""
     if not oldest:
         return None
     consumer.assign(list(oldest))

@@ -39,7 +39,7 @@ class Batch:
 
 
 def batch_at(raw: Any, offset: int) -> Batch | None:
-    """Returns the batch that holds an offset; None if it has an older format."""
+    """Returns the batch that contains an offset; None if it has an older format."""
     view = memoryview(raw)
     place = 0
     while len(view) - place >= _HEADER.size:
@@ -57,7 +57,7 @@ def batch_at(raw: Any, offset: int) -> Batch | None:
 def records_of(
     tp: TopicPartition, batch: Batch, start: int, failure: str
 ) -> Iterator[tuple[ConsumerRecord, str | None]]:
-    """Yields the records from an offset on, each with the reason why it is damaged, if it is."""
+    """Yields the records from an offset on; for damaged records with the reason."""
     offset = max(start, batch.header[0])
     try:
         codec = batch.header[5] & 0x07
@@ -118,7 +118,7 @@ def _made(
     time: int,
     key: bytes | None,
     value: bytes | None,
-    headers: Any,  # Any: aiokafka says that no value is missing, and some are
+    headers: Any,  # Any: aiokafka's types do not allow that values are missing
 ) -> ConsumerRecord:
     return ConsumerRecord(
         topic=tp.topic,

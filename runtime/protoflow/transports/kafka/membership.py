@@ -151,8 +151,10 @@ class Membership:
             self._subscribe()
 
     def _fenced(self, _: Partition) -> None:
-        """Handles that another process took a transactional id, though the partition may be
-        ours."""
+        """Handles that another process took a transactional id of a partition.
+
+        The partition may still belong to this process.
+        """
         if self._restarting is None or self._restarting.done():
             self._restarting = asyncio.get_running_loop().create_task(self._restart())
             self._tasks.append(self._restarting)
@@ -190,9 +192,9 @@ class Membership:
         """Commits for one subscription and stops reading for it; the last one leaves the group.
 
         Args:
-            consumption: the subscription's.
-            orderly: partitions of which nothing is held any more: they end clean. Where
-                something is, its handler may be what ends this process.
+            consumption: the partitions of the subscription.
+            orderly: partitions without held messages, whose start is committed as ended normally. A
+                held message may be what kills this process.
         """
         member = self.member
         if consumption not in member.consumptions:

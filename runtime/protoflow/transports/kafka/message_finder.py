@@ -1,4 +1,4 @@
-"""Finds one message: logs are read from the time in its id on, without a group."""
+"""Finds a message by its id: reads logs from the time that the id contains, without a group."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class KafkaMessageFinder:
     """Implements `MessageFinder` for one search.
 
     Args:
-        context: what the parts of the transport share.
-        query: what is looked for.
+        context: the context of the transport.
+        query: the message to find.
     """
 
     def __init__(self, context: KafkaContext, query: MessageQuery) -> None:
@@ -85,7 +85,7 @@ class KafkaMessageFinder:
                         if self._sees(record, topic, physical, group):
                             mine.append(record)
         except TopologyError:
-            found.not_searched.append(f"{physical}: there is no such topic")
+            found.not_searched.append(f"topic {physical} does not exist")
         except KafkaError as error:
             found.not_searched.append(f"{physical}: {transport_error(error, 'topic', topic)}")
         else:

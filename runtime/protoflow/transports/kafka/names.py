@@ -35,7 +35,7 @@ def retry_topic(topic: str, group: str, step: float) -> str:
 
 
 def step_of(name: str, topic: str, group: str) -> float | None:
-    """Returns the seconds of a group's retry topic; None if the name is another."""
+    """Returns the seconds of a group's retry topic; None if this is not its retry topic."""
     family = _family(topic, group)
     found = _RETRY.fullmatch(name, len(family)) if name.startswith(family) else None
     return None if found is None else float(found[1])

@@ -1,4 +1,4 @@
-"""Options of Kafka, named as Kafka names them; times are seconds."""
+"""The options of Kafka, with Kafka's own names; times are seconds."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ class Assignor(enum.StrEnum):
     STICKY = "sticky"
 
 
-#: The smallest window that is chosen.
+#: The smallest default of the option `window`.
 _WINDOW = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaOptions(TlsOptions, CredentialOptions):
-    """Tunables of the Kafka transport.
+    """The options of the Kafka transport.
 
     Attributes:
-        client_id: the name in the broker's logs and quotas; otherwise the config's `client_name`.
-        sasl_mechanism: the SASL mechanism: of a user, or `gssapi` or `oauthbearer` without one.
+        client_id: the name in the broker's logs and quotas; default: the config's `client_name`.
+        sasl_mechanism: the SASL mechanism for a user; `gssapi` and `oauthbearer` need no user.
         sasl_kerberos_service_name: the Kerberos service, for `gssapi`.
-        sasl_kerberos_domain_name: the domain, for `gssapi`; otherwise the broker's host.
+        sasl_kerberos_domain_name: the domain, for `gssapi`; default: the broker's host.
         sasl_oauth_token_provider: `package.module:factory` of an aiokafka token provider.
         request_timeout: seconds that one request may take.
         retry_backoff: seconds before a failed request is repeated.
@@ -72,7 +72,7 @@ class KafkaOptions(TlsOptions, CredentialOptions):
         metadata_timeout: seconds for which a publish waits until its topic exists.
         connections_max_idle: seconds after which an unused connection is closed.
         health_interval: seconds between two checks that the broker answers.
-        idempotence: the broker drops messages that the client sends twice.
+        idempotence: whether the broker drops messages that the client sends twice.
         compression: the compression of batches.
         linger: seconds for which a batch waits for more messages.
         max_batch_size: the largest batch for one partition, in bytes.
@@ -80,22 +80,22 @@ class KafkaOptions(TlsOptions, CredentialOptions):
         publish_timeout: seconds after which an unconfirmed publish fails.
         session_timeout: seconds without a heartbeat after which a member is removed from its group.
         heartbeat_interval: seconds between two heartbeats of a member.
-        rebalance_timeout: seconds for members to join again; otherwise `rebalance_drain` + 30.
+        rebalance_timeout: seconds for members to join again; default: `rebalance_drain` + 30.
         group_instance_id: a name for static membership, unique per process.
         assignor: how partitions are assigned to members.
         isolation_level: whether messages of aborted transactions are read.
         fetch_max_wait: seconds for which the broker waits for `fetch_min_bytes`.
-        fetch_min_bytes: the bytes that a fetch waits for.
+        fetch_min_bytes: the bytes for which the broker waits before it answers a fetch.
         fetch_max_bytes: the largest response to a fetch, in bytes.
-        max_partition_fetch_bytes: the same for one partition.
-        check_crcs: checksums of batches are verified.
+        max_partition_fetch_bytes: the largest part of a response for one partition, in bytes.
+        check_crcs: whether checksums of batches are verified.
         client_rack: the rack, to fetch from a near replica (aiokafka >= 0.14).
         commit_interval: seconds between two commits of offsets.
-        window: messages that are read of a partition after its oldest unfinished one; 0: five
-            times the concurrency, at least 2,048.
-        partitions: partitions of topics that are created; otherwise the broker's default.
-        replication: replicas of topics that are created; otherwise the broker's default.
-        retry_partitions: partitions of retry topics; otherwise as `partitions`.
+        window: the most messages of a partition that are read after its oldest unfinished one; 0:
+            five times the concurrency, at least 2,048.
+        partitions: partitions of topics that are created; default: the broker's.
+        replication: replicas of topics that are created; default: the broker's.
+        retry_partitions: partitions of retry topics; default: `partitions`.
         transaction_timeout: seconds after which the broker aborts a transaction.
     """
 
@@ -145,7 +145,7 @@ class KafkaOptions(TlsOptions, CredentialOptions):
     transaction_timeout: float = 60.0
 
     def window_for(self, concurrency: int) -> int:
-        """The window of a subscription with so many handlers at once."""
+        """Returns the window of a subscription with this concurrency."""
         return self.window or min(REACH, max(_WINDOW, 5 * concurrency))
 
     def __post_init__(self) -> None:
@@ -157,7 +157,7 @@ class KafkaOptions(TlsOptions, CredentialOptions):
         ]
         if not 0 <= self.window <= REACH:
             problems.append(
-                f"option window must be 0 to {REACH}: what the metadata of a commit can store"
+                f"option window must be 0 to {REACH}, because commit metadata cannot store more"
             )
         if self.heartbeat_interval >= self.session_timeout:
             problems.append("option heartbeat_interval must be below session_timeout")
@@ -166,13 +166,13 @@ class KafkaOptions(TlsOptions, CredentialOptions):
 
 
 def servers(url: TransportURL) -> list[str]:
-    """The brokers to ask first, as `host:port`."""
+    """Returns the brokers of the URL, as `host:port`."""
     hosts = url.hosts or (("localhost", None),)
     return [f"{host}:{port or DEFAULT_PORT}" for host, port in hosts]
 
 
 def client_arguments(settings: TransportSettings, options: KafkaOptions) -> dict[str, Any]:
-    """The keyword arguments that aiokafka's producer, consumer and admin client share.
+    """Returns the keyword arguments that aiokafka's producer, consumer and admin client share.
 
     Raises:
         ConfigError: a file or token provider cannot be loaded.

@@ -19,31 +19,31 @@ _TOLERATED_STARTS: Final = 2
 class Partition:
     """A partition from its assignment until it is revoked.
 
-    Only the contiguous prefix of finished offsets is committed: `watermark` is the oldest
-    unfinished one. Offsets need not be consecutive: compaction and transactions leave gaps.
+    `watermark` is the oldest unfinished offset; it is what is committed, because every offset
+    before it is finished. Offsets need not be consecutive: compaction and transactions leave gaps.
 
     Attributes:
         tp: topic and partition at the broker.
-        shard: how deliveries name it.
-        hold: seconds that each message rests here after the broker got it (retry topics).
-        own: only the runtime writes here (retry topics).
-        consumption: what is read goes there.
-        atomic: progress is committed by transactions.
-        live: still ours; settlements of a partition that moved away are lost.
-        leaving: about to move away; what is given back is not handed out again.
-        dirty: something is to be committed.
+        shard: the name of the partition in deliveries.
+        hold: seconds that each message waits here after the broker got it (retry topics).
+        own: whether only the runtime writes here (retry topics).
+        consumption: the consumption that gets its messages.
+        atomic: whether transactions commit the progress.
+        live: whether this process owns it; settlements after it moved away are lost.
+        leaving: whether it is about to move away; messages that are given back then stay unhandled.
+        dirty: whether progress must be committed.
         late: whether a commit failed or got no answer, and no later one was confirmed.
         position: the offset after the last one that was read.
-        backlog: read and kept back: not yet due, or paused.
-        ready: read, and next to be handed out.
-        waiting: how many were given back and wait to be handed out again.
-        capped_at: how many were handed out when it had its share; None is below.
-        mean_size: bytes of a message, as last handed out.
-        paused: the runtime asked for no more of it.
-        resting: no more of it is read.
+        backlog: messages that were read and are not ready, because they are not due or paused.
+        ready: messages that may be handed out.
+        waiting: the number of messages that were given back and wait to be handed out again.
+        capped_at: the number of handed-out messages when its share was full; None if it is not.
+        mean_size: the mean size of the last handed-out messages, in bytes.
+        paused: whether the runtime has paused it.
+        resting: whether reading is stopped until messages are settled.
         isolated_until: messages below this offset are suspects.
-        marks: offsets that were begun alone, and how often without an end.
-        initial_partitions: how many partitions the topic had when the group began with it.
+        marks: for each offset that ran alone and did not end, the number of these runs.
+        initial_partitions: the number of partitions when the group began with the topic.
         topic: the id of the topic.
     """
 
@@ -88,7 +88,7 @@ class Partition:
         own: bool = False,
         atomic: bool = False,
         writer: str = "",
-        consumption: Any = None,  # Any: a Consumption, which imports this module
+        consumption: Any = None,  # Any: a Consumption, whose module imports this one
     ) -> None:
         self.tp = tp
         self.shard = shard
@@ -119,8 +119,8 @@ class Partition:
         self.initial_partitions = metadata.initial_partitions
         self.topic = metadata.topic
         self._redone = set(metadata.finished)
-        # If this process wrote the metadata and never marked them clean, its commit at the revoke
-        # failed. But the process lives, so this start did not end uncleanly.
+        # If this process wrote the metadata without marking a normal end, its commit at the end
+        # failed. But the process lives, so this start did not end abnormally.
         is_own = metadata.writer == writer != ""
         self._prior_starts = max(metadata.starts - is_own, 0)
 
@@ -147,11 +147,11 @@ class Partition:
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether earlier starts ended badly often enough to isolate messages."""
+        """Whether enough earlier starts had no normal end, so that messages must be isolated."""
         return self._prior_starts >= _TOLERATED_STARTS
 
     def is_full(self, window: int) -> bool:
-        """Whether enough messages, or as many offsets as metadata can store, were read."""
+        """Whether enough messages were read, or as many offsets as metadata can store."""
         return len(self._pending) >= window or self.position - self.watermark >= REACH // 2
 
     def admit(self, offset: int) -> bool:
@@ -187,7 +187,7 @@ class Partition:
         return not self._pending or offset < self._pending[0] or offset in self._finished
 
     def outlook(self, done: Collection[int], writer: str) -> tuple[int, CommitMetadata]:
-        """Returns the offset and the metadata to commit once these are finished, too."""
+        """Returns the offset and the metadata to commit when these messages are finished, too."""
         finished = self._finished.union(done)
         watermark = next((item for item in self._pending if item not in finished), self.position)
         metadata = self.metadata(writer, clean=False)
@@ -199,19 +199,19 @@ class Partition:
         )
 
     def committed(self, offset: int, finished: Collection[int]) -> None:
-        """Takes the broker's answer about finished offsets, after an answer was lost."""
+        """Notes which offsets are finished, from the broker, after an answer was lost."""
         done = [item for item in self._pending if item < offset or item in finished]
         for item in done:
             self.finish(item)
 
     def advance(self, position: int) -> None:
-        """Moves past offsets that hold no message, when nothing is unfinished."""
+        """Moves past offsets without a message, if no message is unfinished."""
         if not self._pending and position > self.position:
             self.position = position
             self.dirty = True
 
     def begin_isolation(self, span: int) -> None:
-        """From now on messages are suspects, as many as may have been in flight."""
+        """Makes the next messages suspects, as many as may have been in flight."""
         self.isolated_until = max(self.isolated_until, self.watermark + span)
 
     def is_suspect(self, offset: int) -> bool:

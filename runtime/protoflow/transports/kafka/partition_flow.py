@@ -1,4 +1,4 @@
-"""Flow control of partitions: deliveries wait until due, while paused, or while too many."""
+"""Decides when deliveries are ready: they may wait until due, or while paused or too many."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 
 
 class PartitionFlow:
-    """Decides for each partition which messages go to the scheduler and whether more are read.
+    """Decides for each partition which messages become ready, and whether it is read further.
 
-    A partition that rests is not asked for; aiokafka keeps what it has prefetched of it. (Were
-    it paused, aiokafka would drop that and fetch it again.) Nothing is ever sought back.
+    A resting partition is not polled, so that aiokafka keeps its prefetched messages. (If it were
+    paused in aiokafka, these would be dropped and fetched again.) Positions never move backwards.
     """
 
     def __init__(
@@ -28,10 +28,10 @@ class PartitionFlow:
         self._wakeup = wakeup
 
     def accept(self, partition: Partition, deliveries: Sequence[Delivery]) -> None:
-        """Takes the messages that were just read from a partition."""
+        """Adds messages that were just read from a partition."""
         if partition.paused or partition.hold or partition.backlog:
             now = self._clock.now()
-            for delivery in deliveries:  # a wrong clock must not make a message wait longer
+            for delivery in deliveries:  # a wrong clock of the broker must not lengthen the wait
                 delivery.time = min(delivery.time, now)
             partition.backlog.extend(deliveries)
             self.flow(partition)
@@ -41,7 +41,7 @@ class PartitionFlow:
             self.throttle(partition)
 
     def flow(self, partition: Partition) -> None:
-        """Passes on messages that need not wait any longer."""
+        """Makes messages ready that need not wait any longer."""
         if not partition.live or partition.leaving:
             return
         if not partition.paused and not partition.hold:
@@ -63,7 +63,7 @@ class PartitionFlow:
             asyncio.get_running_loop().call_later(wait, self.flow, partition)
 
     def throttle(self, partition: Partition) -> None:
-        """Stops reading a partition that waits, and starts again when it does not."""
+        """Stops reading a partition that has enough messages, and starts again later."""
         if not partition.live or partition.leaving:
             return
         capped_at = partition.capped_at
@@ -77,7 +77,7 @@ class PartitionFlow:
             self._wakeup.wake()
 
     def pause(self, partition: Partition) -> None:
-        """Keeps back a partition's messages, and reads no more."""
+        """Keeps back the messages of a partition, and stops reading it."""
         partition.paused = True
         partition.backlog.extendleft(reversed(self._ready.withdraw(partition)))
         self.throttle(partition)

@@ -21,7 +21,7 @@ from protoflow.transports.kafka.record_encoder import EncodedRecord, RecordEncod
 class _Batch:
     """Records in the broker's format, and the receivers of their results.
 
-    Records are written out at once, so that nothing of them is kept but bytes.
+    Records are encoded at once, so that only bytes are kept.
     """
 
     __slots__ = ("builder", "items")
@@ -55,8 +55,8 @@ class _Batch:
 class PartitionSender:
     """Sends the messages of one partition in the order in which they were submitted.
 
-    One batch is in flight at a time, and later messages go with the next: the busier the partition,
-    the larger its batches. A message only needs to be appended.
+    One batch is in flight at a time; later messages are sent with the next one. So a busy partition
+    has large batches. Adding a message only appends it.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class PartitionSender:
                         await asyncio.sleep(linger)
                     producer = await self._producers.get()
                     batch = self._waiting.popleft()
-                    if batch.is_open:  # otherwise it was given up and must not be found later
+                    if batch.is_open:  # a message that was given up must not be published later
                         await self._send(producer, batch)
                 except Exception as error:  # whatever the error is, later messages are sent
                     (batch or self._waiting.popleft()).settle(error, self._topic)
@@ -125,7 +125,7 @@ class PartitionSender:
             batch.settle(None, self._topic)
 
     def _one_by_one(self, batch: _Batch) -> list[_Batch]:
-        """Sends messages one by one that were too large together, because some may fit."""
+        """Sends messages one by one if they were too large together, because some may fit."""
         singles = []
         for message, submission, index in batch.items:
             try:

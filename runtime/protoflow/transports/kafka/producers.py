@@ -86,7 +86,7 @@ class Producers:
             try:
                 await self.open()
             except Exception as error:  # whatever the error is, publishing needs a producer
-                _log.info("no new producer yet", extra={"error": repr(error)})
+                _log.info("a new producer could not be created", extra={"error": repr(error)})
                 await asyncio.sleep(1)
                 with contextlib.suppress(Exception):  # this only makes the next attempt faster
                     await prefer_who_answers(self._context.client)
@@ -133,7 +133,7 @@ async def abandon_producer(producer: AIOKafkaProducer) -> None:
 
 
 def producer_arguments(context: KafkaContext) -> dict[str, Any]:
-    """The keyword arguments of aiokafka's producer."""
+    """Returns the keyword arguments of aiokafka's producer."""
     options: KafkaOptions = context.options
     return context.client | {
         "acks": "all",
@@ -143,6 +143,6 @@ def producer_arguments(context: KafkaContext) -> dict[str, Any]:
         ),
         "linger_ms": int(options.linger * 1000),
         "max_batch_size": options.max_batch_size,
-        # What is above the limit of its topic is refused before it is sent.
+        # The encoder has refused messages above the limit of their topic before this limit counts.
         "max_request_size": options.max_request_size + HEADROOM,
     }

@@ -1,4 +1,4 @@
-"""Deadlines of submissions: one timer gives up unconfirmed ones."""
+"""Deadlines of submissions; one timer fails those that are not confirmed in time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def submission(self, size: int) -> Submission:
-        """A submission with its deadline."""
+        """Returns a submission with its deadline."""
         loop = asyncio.get_running_loop()
         submission = Submission(size, loop.time() + self._seconds)
         waiting = self._waiting
@@ -44,7 +44,7 @@ class Deadlines:
         return [submission for submission in self._waiting if not submission.future.done()]
 
     def expire_all(self, detail: str) -> None:
-        """Gives up all submissions, and stops the timer."""
+        """Fails all submissions, and stops the timer."""
         for submission in self._waiting:
             submission.finish(PublishError(f"kafka: {detail}"))
         self._waiting.clear()

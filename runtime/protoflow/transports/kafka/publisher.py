@@ -24,35 +24,35 @@ from protoflow.transports.kafka.producers import Producers
 from protoflow.transports.kafka.publish_deadlines import Deadlines
 from protoflow.transports.kafka.record_encoder import RecordEncoder, physical_topic
 
-#: A message on its way: itself, its partition if that is fixed, and where the result goes.
+#: A waiting message, its partition if that is fixed, and the submission and index of its result.
 _Item: TypeAlias = tuple[Message, int | None, Submission, int]
-#: This many messages without a key in a row go to one partition: fewer, larger batches.
+#: The number of consecutive messages without a key that go to one partition, for larger batches.
 _STAY = 64
-#: Seconds after which an unconfirmed message is a problem.
+#: Seconds after which an unconfirmed message turns readiness red.
 _PATIENCE = 10.0
 #: The number of topics that are cached.
 _REMEMBERED = 1024
-#: aiokafka's hash, which is that of Java, takes a microsecond for four bytes; keys repeat.
+#: Cached, because aiokafka's hash takes a microsecond for four bytes, and keys repeat.
 _hash = lru_cache(maxsize=4096)(murmur2)
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Returns the partition of a key, as with Kafka's own clients."""
+    """Returns the partition of a key, as Kafka's own clients compute it."""
     number: int = _hash(key) & 0x7FFFFFFF
     return number % partitions
 
 
 class _Topic:
-    """A topic that is published to.
+    """A topic to which messages are published.
 
     Attributes:
-        name: as the broker has it.
-        partitions: all of them.
-        available: those with a leader.
-        lanes: by partition.
-        unsorted: messages that wait until what must be known of the topic is known.
-        task: finds that out.
-        has_group: somebody was seen to consume it.
+        name: its name at the broker.
+        partitions: all partitions.
+        available: the partitions with a leader.
+        lanes: the senders by partition.
+        unsorted: messages that wait until the partitions and limits of the topic are known.
+        task: the task that queries them.
+        has_group: whether a consumer group was found.
     """
 
     def __init__(self, name: str) -> None:
@@ -72,7 +72,7 @@ class _Topic:
         return self.task is not None or any(lane.task for lane in self.lanes.values())
 
     def partition_of(self, key: bytes | None) -> int:
-        """Returns the partition of a key, as with Kafka's own clients; without a key, any."""
+        """Returns the partition of a key, as Kafka's own clients compute it; without a key, any."""
         partitions = self.partitions
         if key is not None:
             number: int = _hash(key) & 0x7FFFFFFF
@@ -133,7 +133,7 @@ class KafkaPublisher:
     def _open_topic(self, logical: str) -> _Topic:
         if self._closed:
             raise PublishError("kafka: the transport is closed")
-        if len(self._topics) >= _REMEMBERED:  # the names came from data
+        if len(self._topics) >= _REMEMBERED:  # the names of topics may come from data
             self._topics = {name: item for name, item in self._topics.items() if item.is_busy}
         topic = self._topics[logical] = _Topic(physical_topic(logical))
         return topic
@@ -158,7 +158,7 @@ class KafkaPublisher:
         submission: Submission,
         index: int,
     ) -> None:
-        """Puts a message into its lane."""
+        """Adds a message to the sender of its partition."""
         try:
             place = topic.partition_of(message.key) if partition is None else partition
             lane = topic.lanes.get(place)
@@ -173,7 +173,7 @@ class KafkaPublisher:
             submission.done(index, malformed(error, topic.name))
 
     async def _learn(self, topic: _Topic) -> None:
-        """Queries the needed facts about a topic, and sorts the messages that wait for them."""
+        """Queries partitions and limits of a topic, and sends the messages that wait for them."""
         waiting = topic.unsorted
         try:
             while waiting:
@@ -205,7 +205,7 @@ class KafkaPublisher:
             await self.encoder.learn(topic.name)
 
     async def _require_group(self, message: Message, topic: _Topic) -> None:
-        """Requires a group for messages, except for retries and dead letters."""
+        """Refuses messages without a consumer group, except for retries and dead letters."""
         if topic.has_group or not self._context.settings.require_subscriber:
             return
         if wire.PF_GROUP in message.metadata or wire.PF_DLQ_RESOLVED in message.metadata:
@@ -218,7 +218,7 @@ class KafkaPublisher:
 
     @property
     def problem(self) -> str | None:
-        """Describes what publishing has waited for, if this takes long."""
+        """Describes the event for which publishing has waited too long, or returns None."""
         age = self._deadlines.age
         if age < _PATIENCE:
             return None

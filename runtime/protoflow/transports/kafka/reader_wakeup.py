@@ -6,7 +6,7 @@ import asyncio
 
 
 class ReaderWakeup:
-    """Ends a wait for records when partitions that it leaves out may be read again."""
+    """Ends a wait for records when partitions outside of this wait may be read again."""
 
     def __init__(self) -> None:
         self._waiting: asyncio.Future[None] | None = None

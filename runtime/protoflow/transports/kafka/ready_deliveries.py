@@ -15,13 +15,13 @@ from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 class ReadyDeliveries:
     """A queue for each partition; partitions are served in turn.
 
-    A partition with its full share in flight is left out until a quarter of it is settled.
-    Meanwhile it is not read, and other partitions continue. No partition is served while
-    a limit is used up.
+    A partition whose share is used up is left out until a quarter of the share is settled. It is
+    not read until then, and other partitions continue. While a limit is used up, no partition is
+    served.
 
     Args:
-        share: how much of one partition may be in flight.
-        wakeup: wakes the reader when no partition but those left out has deliveries.
+        share: limits the messages of one partition in flight.
+        wakeup: wakes the reader when only left-out partitions have deliveries.
     """
 
     def __init__(self, share: FairShare, wakeup: ReaderWakeup) -> None:
@@ -30,7 +30,7 @@ class ReadyDeliveries:
         self._turns: deque[Partition] = deque()
         self._arrived: asyncio.Future[None] | None = None
         self._closed = False
-        self._left: int | None = None  # deliveries that a limit still allows
+        self._left: int | None = None  # the number of deliveries that a limit still allows
         self._error: Exception | None = None
 
     def put(self, partition: Partition, deliveries: Iterable[Delivery]) -> None:
@@ -39,11 +39,11 @@ class ReadyDeliveries:
         self._wake()
 
     def put_back(self, deliveries: Iterable[Delivery]) -> None:
-        """Adds deliveries again that were handed out, each before later ones of its partition."""
-        touched: set[Partition] = set()
+        """Adds handed-out deliveries again, each before later ones of its partition."""
+        touched: dict[Partition, None] = {}
         for delivery in deliveries:
             partition: Partition = delivery.receipt
-            touched.add(partition)
+            touched[partition] = None
             self._add(partition, (delivery,))
         for partition in touched:
             partition.ready = deque(sorted(partition.ready, key=_position))
@@ -67,7 +67,7 @@ class ReadyDeliveries:
         return found
 
     def uncap(self, partition: Partition) -> None:
-        """Hands out a partition again that had its full share."""
+        """Serves a partition again whose share was used up."""
         partition.capped_at = None
         if partition.ready:
             self._turns.append(partition)

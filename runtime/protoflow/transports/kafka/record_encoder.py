@@ -30,8 +30,10 @@ class EncodedRecord:
 
 
 class RecordEncoder:
-    """Encodes records within the limits of topics. A refused batch would invalidate the producer's
-    sequence numbers, so too large messages are refused before."""
+    """Encodes records within the limits of topics, and refuses messages that are too large.
+
+    If the broker refused a batch, the sequence numbers of the producer would become invalid.
+    """
 
     def __init__(self, context: KafkaContext) -> None:
         self._context = context
@@ -40,7 +42,7 @@ class RecordEncoder:
     async def learn(self, topic: str) -> None:
         """Asks for the limit of a physical topic, once."""
         if topic not in self._limits:
-            if len(self._limits) >= _REMEMBERED:  # names that came from data
+            if len(self._limits) >= _REMEMBERED:  # the names of topics may come from data
                 self._limits.clear()
             largest = self._context.options.max_request_size
             if topic in self._context.roomy or names.is_retry(topic):
@@ -78,7 +80,7 @@ class RecordEncoder:
         return EncodedRecord(topic, value, key, wanted, size)
 
     def _is_exact(self, size: int) -> bool:
-        """Whether the size is exact: a compressed message above the limit may still fit."""
+        """Whether the size is exact; a compressed message may fit above the limit."""
         options = self._context.options
         largest = options.max_request_size + HEADROOM
         return options.compression is Compression.NONE or size > largest
@@ -93,8 +95,10 @@ def physical_topic(topic: str) -> str:
 
 
 def checked(record: EncodedRecord) -> EncodedRecord:
-    """Returns a record that aiokafka can write. In a transaction, another record would make all
-    others fail. Raises PublishRefusedError."""
+    """Returns a record that aiokafka can write. Raises PublishRefusedError.
+
+    In a transaction, an invalid record would make all other records fail.
+    """
     parts = (record.value, record.key)
     if not all(part is None or isinstance(part, bytes | bytearray | memoryview) for part in parts):
         raise malformed(TypeError("no bytes"), record.topic)

@@ -1,4 +1,4 @@
-"""The loop that reads records; its end is always reported."""
+"""The loop that reads records, and reports its end in every case."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from protoflow.transports.kafka.records import deliveries, mark_unreadable
 from protoflow.transports.kafka.unreadable_records import Unreadable
 
 _log = logging.getLogger("protoflow.transports.kafka")
-#: The duration of one poll; a new assignment is noticed after it at the latest.
+#: Milliseconds of one poll, after which a new assignment is noticed.
 _LOOK_MS = 250
 _BATCH = 500
 #: Seconds between two attempts after a failure: the first, and the longest.
@@ -35,10 +35,10 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 
 
 class RecordReader:
-    """Reads records for subscriptions whose earlier records were handed out.
+    """Reads records for subscriptions that have handed out their earlier records.
 
-    aiokafka prefetches beneath, and heartbeats by itself; its idle clock, which would evict
-    a consumer whose handlers are slow, is set out of reach where the consumer is made.
+    aiokafka prefetches records and sends heartbeats in the background. It would leave the group of
+    a consumer that is not polled while handlers are slow, so `consumers` disables this limit.
     """
 
     def __init__(
@@ -131,14 +131,14 @@ class RecordReader:
         ]
         assignment = self._assignment
         if assignment is not None and len(self._partitions) < len(assignment.assigned or ()):
-            # No subscription uses them yet, or any more.
+            # Partitions that no subscription uses yet, or uses any more.
             left_out += (assignment.assigned or frozenset()).difference(self._partitions)
         return left_out
 
     async def _look(
         self, left_out: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
-        """Polls the other partitions, and waits for a while."""
+        """Polls the other partitions once."""
         if not left_out:
             found: Mapping[TopicPartition, Sequence[ConsumerRecord]]
             found = await self._consumer.getmany(timeout_ms=_LOOK_MS, max_records=_BATCH)
@@ -148,7 +148,7 @@ class RecordReader:
         if not wanted:
             await asyncio.wait((roused,), timeout=_LOOK_MS / 1000)
             return {}
-        # A cancelled wait has taken no records.
+        # If this wait is cancelled, no records are lost.
         reading = self._consumer.getmany(*wanted, timeout_ms=_LOOK_MS, max_records=_BATCH)
         looking = asyncio.ensure_future(reading)
         try:
@@ -170,7 +170,7 @@ class RecordReader:
             consumption.flow_control.accept(partition, read)
 
     def _make(self, tp: TopicPartition, offset: int) -> Partition | None:
-        """Creates a partition of a broadcast; those of groups are created at the assignment."""
+        """Creates a partition of a broadcast; assignments create those of groups."""
         consumption = self._member.consumption_of(tp.topic)
         if consumption is None or self._assignment is not None:
             return None
@@ -178,7 +178,7 @@ class RecordReader:
         return partition
 
     async def _skip_empty_offsets(self) -> None:
-        """Skips offsets of transaction ends, which hold no message: lag must not count them."""
+        """Skips the offsets of transaction ends, which must not count as lag."""
         for tp, partition in list(self._partitions.items()):
             if not partition.unfinished and partition.live and not partition.resting:
                 partition.advance(await self._consumer.position(tp))

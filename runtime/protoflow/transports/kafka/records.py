@@ -38,7 +38,7 @@ def deliveries(
         result.append(
             Delivery(
                 message=Message(
-                    # A foreign message without an id: its place is a permanent id.
+                    # The position is a permanent id for a foreign message without an id.
                     id=id or f"{record.topic}-{record.partition}-{offset}",
                     topic=topic,
                     payload=value,

@@ -97,8 +97,10 @@ class _MetadataRequest(RequestStruct):  # type: ignore[misc]  # aiokafka is not 
 
 
 class TopicIds(Request[_MetadataRequest]):  # type: ignore[misc]  # aiokafka is not typed
-    """Asks for the ids of topics (Kafka 3.1 and later). Made for another version of the broker
-    it raises NotImplementedError when it is sent."""
+    """Asks for the ids of topics (Kafka 3.1 and later).
+
+    If the broker supports another version only, sending raises NotImplementedError.
+    """
 
     API_KEY = 3
 
@@ -126,7 +128,7 @@ class _CreateTopicsRequest(RequestStruct):  # type: ignore[misc]  # aiokafka is 
 
 
 class CreateTopics(Request[_CreateTopicsRequest]):  # type: ignore[misc]  # aiokafka is not typed
-    """Makes topics; -1 partitions or replicas are the broker's own defaults (Kafka 2.4)."""
+    """Creates topics; -1 partitions or replicas are the broker's own defaults (Kafka 2.4)."""
 
     API_KEY = 19
 

@@ -1,4 +1,4 @@
-"""Settlements: offsets are finished or handed out again, after their outputs."""
+"""Settles deliveries: their offsets are finished after their outputs, or handed out again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from protoflow.transports.kafka.transactions import Transactions
 
 #: Publishes messages outside of transactions.
 Submit: TypeAlias = Callable[[Sequence[Message]], asyncio.Future[Sequence[PublishError | None]]]
-#: After this many given-back messages, finished ones are forgotten.
+#: The number of given-back messages after which the finished ones are forgotten.
 _REMEMBERED = 4096
 _ACK = Action.ACK
 _DONE = SettleResult.DONE
@@ -25,7 +25,7 @@ _UNSURE = PublishError("kafka: publishing ended without an answer")
 
 
 class _Results:
-    """The results of one `settle`; some of them come later."""
+    """The results of one `settle`; some of them arrive later."""
 
     def __init__(self, size: int) -> None:
         self.future: asyncio.Future[Sequence[SettleResult]]
@@ -63,9 +63,9 @@ class KafkaSettler:
         self._submit = submit
         self._transactions = transactions
         self._stopped = False
-        #: The messages that were given back, because a settlement may be repeated.
+        #: The messages that were given back, since a settlement may be repeated.
         self._handed_again: dict[tuple[Partition, int], Delivery] = {}
-        #: The messages that wait here to be handed out again.
+        #: The messages that wait in memory before they are handed out again.
         self.waiting: dict[Delivery, asyncio.TimerHandle] = {}
 
     def stop(self) -> None:
@@ -73,9 +73,9 @@ class KafkaSettler:
         self._stopped = True
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """Counts finished offsets; commits follow at each interval, and before partitions leave."""
+        """Notes finished offsets. Commits follow at each interval, and before partitions leave."""
         results = _Results(len(settlements))
-        touched: set[Partition] = set()
+        touched: dict[Partition, None] = {}
         again: list[Delivery] = []
         publishing: list[tuple[int, Settlement]] = []
         for index, settlement in enumerate(settlements):
@@ -92,7 +92,7 @@ class KafkaSettler:
             else:
                 partition.finish(delivery.position)  # type: ignore[arg-type]  # may be done before
             if partition.resting:
-                touched.add(partition)
+                touched[partition] = None
         if publishing:
             self._after_outputs(publishing, results)
         if again:
@@ -147,14 +147,16 @@ class KafkaSettler:
         self._transactions.add(places, settlement.outputs, ended)
 
     def _given_back(self, settlement: Settlement, partition: Partition) -> Sequence[Delivery]:
-        """Returns a message that is handed out again from memory, because Kafka only redelivers
-        uncommitted messages."""
+        """Returns a message that this process hands out again.
+
+        Kafka would only redeliver it to a process that starts at its uncommitted offset.
+        """
         delivery = settlement.delivery
         place = (partition, int(delivery.position))
         if self._handed_again.get(place, delivery) is not delivery or partition.is_done(place[1]):
             return ()
         if partition.marks and partition.marks.pop(int(delivery.position), None) is not None:
-            partition.dirty = True  # its run ended while the process lives
+            partition.dirty = True  # its run ended, and the process lives
         if partition.leaving or self._stopped:
             return ()
         if len(self._handed_again) >= _REMEMBERED:

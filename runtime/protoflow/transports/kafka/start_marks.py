@@ -1,7 +1,7 @@
 """Start marks of suspects, in the metadata of offset commits.
 
-After repeated unclean starts, some message probably kills the process. Each suspect is recorded
-before it runs alone. So the next start reads from the metadata which message it was and how often.
+After repeated abnormal ends, some message probably kills the process. Each suspect is recorded
+before it runs alone. So the next process knows which message ran, and how often.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class StartMarks:
         try:
             await self._durable(partition)
         except BaseException:
-            # The message will not run even if the mark was written, because absolute values are
-            # written again.
+            # The message will not run. A later commit removes the mark if it was written, because
+            # commits contain all values.
             partition.marks[offset] = before
             raise
 

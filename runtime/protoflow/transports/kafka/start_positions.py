@@ -35,9 +35,9 @@ class StartPositions:
         self._policy = member.context.settings.on_lost_position
 
     def keep(self, partitions: Collection[Partition]) -> None:
-        """Remembers the progress of partitions that leave without a last commit."""
+        """Remembers the progress of partitions whose last commit failed."""
         for partition in partitions:
-            if not partition.atomic:  # otherwise only the broker knows how a transaction ended
+            if not partition.atomic:  # only the broker knows how a transaction ended
                 metadata = partition.metadata(self._writer, clean=False)
                 self._kept[partition.tp] = partition.watermark, metadata
 
@@ -49,8 +49,10 @@ class StartPositions:
     async def load(
         self, consumptions: Mapping[TopicPartition, Consumption]
     ) -> dict[TopicPartition, Partition]:
-        """Returns the partitions at their start. Raises KafkaError, or TransportError if a
-        repetition is useless."""
+        """Returns the partitions at their start.
+
+        Raises KafkaError, or TransportError if repetition cannot help.
+        """
         if not consumptions:
             return {}
         ids = await topic_ids(self._member.context.admin, {tp.topic for tp in consumptions})
@@ -59,8 +61,8 @@ class StartPositions:
         except UnknownMetadataError as error:
             raise TopologyError(
                 f"kafka: the positions of group {self._member.group} were written by another"
-                f" version of Protoflow (metadata {error}); let that version handle what is under"
-                " way, then delete the group or set its offsets anew"
+                f" version of Protoflow (metadata {error}); let that version handle all messages,"
+                " then delete the group or set its offsets"
             ) from error
         partitions = {}
         for tp, (offset, metadata) in places.items():
@@ -87,8 +89,10 @@ class StartPositions:
         return partitions
 
     async def after_recreation(self, tp: TopicPartition, offset: int) -> int:
-        """Returns the start of a topic that was deleted and created again. Raises
-        TransportError."""
+        """Returns the start position of a topic that was deleted and created again.
+
+        Raises TransportError if the configuration allows no new position.
+        """
         where = f"{tp.topic}[{tp.partition}] at {offset}"
         if self._policy == "stop":
             raise TransportError(
@@ -109,7 +113,7 @@ class StartPositions:
     async def _without_position(
         self, consumptions: Mapping[TopicPartition, Consumption]
     ) -> dict[TopicPartition, Partition]:
-        """Returns partitions that the group has never read; a retry topic is never skipped."""
+        """Returns partitions without a position; messages of a retry topic are never skipped."""
         latest: list[TopicPartition] = []
         initial_partitions: dict[TopicPartition, int] = {}
         for topic, consumption in {
@@ -180,7 +184,7 @@ class StartPositions:
             )
 
     async def _judge(self, partitions: Mapping[TopicPartition, Partition]) -> None:
-        """Isolates messages of partitions whose starts ended badly, if they had work."""
+        """Isolates messages of partitions that had work and whose starts had no normal end."""
         suspicious = [tp for tp, item in partitions.items() if item.is_suspicious]
         ends = await self._consumer.end_offsets(suspicious) if suspicious else {}
         for tp, end in ends.items():

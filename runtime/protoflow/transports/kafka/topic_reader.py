@@ -1,4 +1,4 @@
-"""Reading a topic's partitions: assigned, not subscribed, so no group sees it."""
+"""Reads a topic's partitions without a subscription, so that no group is affected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protoflow.transports.kafka.topic_scan import as_record, open_scan
 async def read_topic(
     context: KafkaContext, topic: str, start: Start | float, follow: bool
 ) -> AsyncIterator[TopicRecord]:
-    """Yields the messages of a topic, committed ones only; see `TopicReader`."""
+    """Yields the committed messages of a topic; see `TopicReader`."""
     try:
         async with open_scan(context, names.physical(topic)) as scan:
             ends = await scan.ends()

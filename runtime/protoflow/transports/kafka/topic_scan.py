@@ -36,7 +36,7 @@ class TopicScan:
     ) -> AsyncGenerator[ConsumerRecord, None]:
         """Yields the records from the starts to the ends, or with `follow` without an end.
 
-        Records of several partitions that are read at once are yielded by time.
+        Records of different partitions in the same poll are ordered by time.
         """
         consumer = self._consumer
         open_ = {tp for tp in self._tps if starts.get(tp, 0) < ends.get(tp, 0)}
@@ -54,11 +54,11 @@ class TopicScan:
             ]
             for record in heapq.merge(*read, key=lambda record: record.timestamp):
                 yield record
-            # The last offsets may hold no record, so the position counts, not the last record.
+            # The last offsets may contain no record, so the position is compared.
             open_ = {tp for tp in open_ if await consumer.position(tp) < ends[tp]}
 
     async def ends(self) -> dict[TopicPartition, int]:
-        """Returns where the partitions end now."""
+        """Returns the current ends of the partitions."""
         ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._tps)
         return ends
 
@@ -91,7 +91,7 @@ async def open_scan(context: KafkaContext, topic: str) -> AsyncIterator[TopicSca
 
 
 def identity_of(record: ConsumerRecord) -> tuple[str, dict[str, str]]:
-    """Returns the id and the metadata of a record; its place is the id if it has none."""
+    """Returns the id and the metadata of a record; its position is the id if it has none."""
     id, metadata, _ = headers.read(record.headers)
     return id or f"{record.topic}-{record.partition}-{record.offset}", metadata
 

@@ -22,7 +22,7 @@ _SURE = 3
 
 
 class TopicWatch:
-    """Compares the ids of the topics with those that the positions were made for.
+    """Compares the ids of the topics with those at the start of the positions.
 
     Args:
         forget: called with a topic that must no longer be consumed.
@@ -54,7 +54,7 @@ class TopicWatch:
                 await self._compare(ids)
             except (KafkaError, TimeoutError, OSError) as error:
                 _log.debug("checking topics failed", extra={"error": repr(error)})
-            except Exception:  # it checks again
+            except Exception:  # the check is repeated
                 _log.exception("checking topics failed")
 
     async def _compare(self, ids: dict[str, str]) -> None:
@@ -91,12 +91,12 @@ class TopicWatch:
             if name in consumption.topics.earlier:  # no subscription needs it any more
                 self._forget(name)
         lost = [name for name in gone if name not in consumption.topics.earlier]
-        # Their positions can no longer be committed, which would block those of the others.
+        # A deleted partition cannot be committed, and would block the commits of the others.
         partitions = consumption.partitions.items()
         self._assignment.drop([item for tp, item in partitions if tp.topic in gone])
         consumption.set_problem(
             "topics",
-            f"topics are missing, maybe deleted: {', '.join(lost)}; make them anew or restart"
+            f"topics are missing, maybe deleted: {', '.join(lost)}; create them or restart"
             if lost
             else None,
         )

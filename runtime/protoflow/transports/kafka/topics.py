@@ -14,9 +14,9 @@ class SubscriptionTopics:
 
     Attributes:
         main: the topic.
-        rungs: retry topics and the seconds that messages rest there; 0 is for replays.
-        earlier: those of them that only an earlier ladder or policy wrote to: they are read
-            as long as they exist, so a deployment strands nothing.
+        rungs: retry topics, and the seconds that messages wait there; 0 is for replays.
+        earlier: retry topics of an earlier ladder or policy. They are read as long as they exist,
+            so that no message is lost by a deployment.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SubscriptionTopics:
 
     @property
     def replays(self) -> str:
-        """The retry topic for replays; it has as many partitions as the topic."""
+        """The retry topic for replays, which has as many partitions as the topic."""
         return self.retry(0.0)
 
     @property
@@ -62,12 +62,14 @@ class SubscriptionTopics:
         return names.retry_topic(self._settings.topic, self._settings.group, step)
 
     def hold(self, topic: str) -> float:
-        """Returns how long messages of a topic rest before they are handed out."""
+        """Returns the seconds that messages of a topic wait before they are handed out."""
         return self.rungs.get(topic, 0.0)
 
     def shard(self, topic: str, partition: int) -> str | int:
-        """Returns the name of a partition in deliveries: its number; in retry topics after the
-        rung."""
+        """Returns the name of a partition in deliveries.
+
+        It is the number of the partition; in retry topics the rung precedes it.
+        """
         if topic == self.main:
             return partition
         return f"retry.{naming.seconds(self.rungs[topic])}/{partition}"

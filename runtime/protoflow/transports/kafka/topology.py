@@ -1,4 +1,4 @@
-"""Topics: they are created or verified, but never changed."""
+"""Creates or verifies topics; existing topics keep their settings."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _WEEK_MS = 7 * 24 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedTopic:
-    """The required form of a topic; None leaves the value to the broker, and every value is right.
+    """The required form of a topic; None means that every value of the broker is accepted.
 
     Attributes:
-        like: the topic whose number of partitions it must have.
-        roomy_for: the topic whose messages it takes with hop state beside them.
+        like: the topic with which it must share the number of partitions.
+        roomy_for: the topic whose messages it must store together with hop state.
     """
 
     name: str
@@ -68,7 +68,7 @@ def wanted_topics(topology: Topology, context: KafkaContext) -> list[WantedTopic
         topics = SubscriptionTopics(settings, context.settings.ladder)
         want(topics.main, options.partitions, {})
         for name, hold in topics.rungs.items():
-            # The wait starts at the broker's own time, and must be longer than the retention.
+            # A wait is counted from the broker's own time, and retention must exceed it.
             configs = {
                 "message.timestamp.type": "LogAppendTime",
                 "retention.ms": str(_WEEK_MS + int(hold * 1000)),
@@ -91,7 +91,7 @@ async def ensure(topology: Topology, mode: TopologyMode, context: KafkaContext) 
     context.roomy |= {topic.name for topic in wanted if topic.roomy_for}
     problems = [f"{topic.name} is not a valid topic name" for topic in wanted if not _named(topic)]
     problems += [
-        f"Kafka takes {one} and {other} for one topic; rename one of them"
+        f"Kafka treats {one} and {other} as the same topic; rename one of them"
         for one, other in names.clashes(topic.name for topic in wanted)
     ]
     problems += shared_names(topology, context)
@@ -197,8 +197,8 @@ async def create(
     absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: KafkaContext
 ) -> list[str]:
     """Creates topics and waits until they can be used; returns the problems."""
-    # The limit for retry and dead-letter topics is read from their main topic, because a broker
-    # shows its own limit only to users who may read its configuration.
+    # The limit of retry and dead-letter topics is that of their main topic. The broker's own limit
+    # cannot be used, because only privileged users may read it.
     for portion in (
         [topic for topic in absent if topic.roomy_for is None],
         [topic for topic in absent if topic.roomy_for is not None],
@@ -231,7 +231,7 @@ async def _create(
     for name, code, *detail in made.topic_errors:
         if code not in (0, _EXISTS):
             reason = (detail[0] if detail else None) or for_code(code).__name__
-            problems.append(f"topic {name} cannot be made: {reason}")
+            problems.append(f"topic {name} cannot be created: {reason}")
     if not problems:
         await _until_known(context, [topic.name for topic in absent])
     return problems
@@ -276,7 +276,7 @@ async def _have_leaders(admin: AIOKafkaAdminClient, topics: list[str]) -> bool:
 
 
 async def _defaults(admin: AIOKafkaAdminClient) -> tuple[int, int]:
-    """Returns the broker's own defaults (aiokafka cannot leave them out)."""
+    """Returns the broker's own defaults, which old brokers require in the request."""
     configs = await broker_configs(admin)
     return (
         int(configs.get("num.partitions") or 1),

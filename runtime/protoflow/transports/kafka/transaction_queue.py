@@ -47,13 +47,13 @@ class PendingSettlement:
 
 @dataclass(slots=True, eq=False)
 class PartitionProducer:
-    """The producer of one partition and the settlements that wait for it.
+    """The producer of one partition, and the settlements that wait for it.
 
     Attributes:
         producer: None if it must be created again.
-        unsure: whether a transaction ended without an answer: the committed metadata show its
+        unsure: whether a transaction ended without an answer; the committed metadata then show the
             result.
-        alone: held while progress of the partition is written.
+        alone: the lock that is held while progress of the partition is written.
     """
 
     producer: AIOKafkaProducer | None
@@ -74,7 +74,7 @@ def end(batch: Sequence[PendingSettlement], result: SettleResult) -> None:
 async def encode_outputs(
     batch: Sequence[PendingSettlement], encoder: RecordEncoder
 ) -> tuple[list[PendingSettlement], list[EncodedRecord]]:
-    """Encodes outputs. A settlement with a refused output gets that result and is left out."""
+    """Encodes outputs; leaves out settlements with a refused output, which get that result."""
     accepted: list[PendingSettlement] = []
     records: list[EncodedRecord] = []
     for work in batch:

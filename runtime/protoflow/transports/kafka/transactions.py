@@ -1,8 +1,9 @@
-"""Transactions: outputs and their input offsets become visible together.
+"""Transactions: outputs and the offsets of their inputs become visible together.
 
-Each partition of a group has its own transactional id, which is taken at the assignment. This
-fences the previous owner, whose offset commit in a transaction Kafka would not refuse otherwise.
-The commit metadata contain messages that finished out of order, so handlers may run concurrently.
+Each partition of a group has its own transactional id. A new owner takes this id when it gets the
+partition, which fences the previous owner: Kafka would otherwise accept its offset commits in
+transactions. The commit metadata contain messages that finished out of order, so handlers may run
+concurrently.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class Transactions:
             raise
 
     async def _give_up(self, owner: PartitionProducer) -> None:
-        """Leaves an open transaction to the next producer, which ends it."""
+        """Leaves an open transaction to the next producer, which aborts it."""
         owner.unsure = True
         producer, owner.producer = owner.producer, None
         if producer is not None:
@@ -229,7 +230,7 @@ class Transactions:
         except ProducerFenced:
             self._lose(partition, batch)
             return
-        except Exception as error:  # it is asked again before the next one
+        except Exception as error:  # the result is queried again before the next transaction
             _log.info("the result of a transaction is unknown", extra={"error": repr(error)})
         for work in batch:
             held = all(place.live for place, _ in work.places)
@@ -255,12 +256,15 @@ class Transactions:
         )
 
     async def _usable(self, owner: PartitionProducer, partition: Partition) -> AIOKafkaProducer:
-        """Returns the producer of a partition. A new producer ends the open transaction of the
-        previous one, and the committed metadata then show its result. Raises ProducerFenced if
-        another process now has the partition: taking its id would fence the new owner."""
+        """Returns the producer of a partition. Raises ProducerFenced.
+
+        A new producer ends the open transaction of the previous one; the committed metadata then
+        show its result. ProducerFenced means that another process has the partition, whose
+        transactional id must not be taken from it.
+        """
         if owner.producer is None:
             if not await self._is_member():
-                raise ProducerFenced("the group has put this member out")
+                raise ProducerFenced("the group has removed this member")
             owner.producer = await self._started(partition.tp)
         if owner.unsure:
             places = await committed(self._context.admin, self._group, [partition.tp])

@@ -50,7 +50,7 @@ _CLOSING = 2.0
 
 
 class KafkaTransport:
-    """Apache Kafka. Made by `protoflow.transports.kafka.create`."""
+    """Implements `Transport` for Apache Kafka; `protoflow.transports.kafka.create` makes it."""
 
     def __init__(self, settings: TransportSettings, options: KafkaOptions) -> None:
         self._settings = settings
@@ -113,7 +113,7 @@ class KafkaTransport:
         self._watching = asyncio.get_running_loop().create_task(self._watch(context))
 
     async def _watch(self, context: KafkaContext) -> None:
-        """Asks the brokers regularly whether they answer, because aiokafka does not report this."""
+        """Checks regularly that the brokers answer, because aiokafka does not report this."""
         detail: str | None
         while True:
             await asyncio.sleep(self._options.health_interval)
@@ -121,7 +121,7 @@ class KafkaTransport:
                 answered = await broker_queries.any_broker_answers(
                     context.admin, self._options.health_interval
                 )
-            except Exception:  # whatever the error is, it asks again
+            except Exception:  # whatever the error is, the check is repeated
                 _log.exception("the brokers did not answer")
                 continue
             detail = None if answered else f"{self._settings.url.safe} does not answer"
@@ -170,7 +170,7 @@ class KafkaTransport:
                     except KafkaError as error:
                         if not error.retriable:
                             raise
-                        passing = error  # a node is not ready, or a leader moves
+                        passing = error  # temporary: a node is not ready, or a leader moves
                     await asyncio.sleep(_PAUSE)
         except (KafkaError, TimeoutError) as error:
             problem = passing if passing is not None and isinstance(error, TimeoutError) else error

@@ -1,9 +1,9 @@
-"""Records that aiokafka cannot read.
+"""Reads records that aiokafka cannot read.
 
 Other clients may write a header name that is not text, and disks may damage a batch. aiokafka then
-raises an error for all partitions at every attempt, and loses the records that it had taken from
-the others. Here such a record is read leniently and marked, and the records around it are read
-normally.
+raises an error for all partitions at every attempt, and loses records of other partitions that it
+has already taken. Here such a record is read leniently and marked, and the records around it are
+read normally.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Unreadable:
         return bool(self._reasons)
 
     def take(self, tp: TopicPartition) -> dict[int, str]:
-        """Returns why records of a partition could not be read."""
+        """Returns the reasons why records of a partition could not be read."""
         return self._reasons.pop(tp, {})
 
     def add(self, tp: TopicPartition, offset: int, reason: str) -> None:
@@ -47,7 +47,7 @@ class Unreadable:
         self._reasons.setdefault(tp, {})[offset] = reason
 
     def again(self, tp: TopicPartition, offset: int) -> bool:
-        """Whether a batch is damaged again, so that the network is not the cause."""
+        """Returns whether a batch is damaged again, so that the network is not the cause."""
         before = self._damaged.get(tp)
         self._damaged[tp] = offset
         return before == offset
@@ -68,7 +68,7 @@ def install(consumer: AIOKafkaConsumer) -> Unreadable:
 
 
 class _Client:
-    """The fetcher's client; keeps the bytes of an answer until its records are made."""
+    """The fetcher's client, which keeps the bytes of an answer until its records are made."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -110,7 +110,7 @@ class _Fetched(OrderedDict[TopicPartition, Any]):
 
 
 class _Taking:
-    """`FetchResult.getall`, which keeps its records if the next one cannot be read."""
+    """`FetchResult.getall`, but it keeps its records if the next one cannot be read."""
 
     __slots__ = ("_raw", "_result", "_tp", "_unreadable")
 
@@ -149,7 +149,7 @@ class _Taking:
         batch = batch_at(self._raw, start)
         damaged = isinstance(error, CorruptRecordException) and "CRC" in str(error)
         if batch is None or (damaged and not self._unreadable.again(self._tp, start)):
-            # The batch is fetched once more: damage by the network is then gone.
+            # The batch is fetched again, which repairs damage by the network.
             self._result._partition_records = _Nothing(start)
             _log.warning("a batch cannot be read", extra={"partition": str(self._tp)})
             return []

@@ -89,9 +89,7 @@ class Buckets:
         try:
             await self._read(found, max_messages, max_bytes)
         except BaseException:
-            self._hand_over()
-            for delivery in found:
-                self._give_back(delivery)
+            self.take_back()
             raise
         self._loop.call_soon(self._hand_over)  # runs just before the caller gets them
         return found
@@ -108,6 +106,12 @@ class Buckets:
 
     def _hand_over(self) -> None:
         self._handed = []
+
+    def take_back(self) -> None:
+        """See `Holdings.take_back`."""
+        handed, self._handed = self._handed, []
+        for delivery in handed:
+            self._give_back(delivery)
 
     def _take_up(self, delivery: Delivery) -> None:
         """A row that waited was claimed."""

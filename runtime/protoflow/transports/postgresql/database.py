@@ -15,11 +15,15 @@ import asyncpg
 from protoflow.errors import AuthenticationError, ConnectionFailedError, TransportError
 from protoflow.transport.kit.supervisor import describe
 from protoflow.transport.settings import TransportSettings
+from protoflow.transports.postgresql.connecting import Connector, Stateless
 from protoflow.transports.postgresql.options import PostgresOptions
 
 _log = logging.getLogger("protoflow.transports.postgresql")
 #: What asyncpg raises if the server failed.
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+# The snapshot of the statement, with the ids of the tables: see `transaction_ids`.
+_SNAPSHOT = """(SELECT CASE shift WHEN 0 THEN pg_current_snapshot()
+  ELSE {s}.shifted(pg_current_snapshot(), shift) END FROM {s}.meta)"""
 #: Seconds that the server has to say goodbye.
 _CLOSING = 5.0
 _REFUSED = (
@@ -49,13 +53,6 @@ class Connection(Protocol):
         ...
 
 
-class _Stateless(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Nothing is set for a session, so nothing is reset: a pooler may stand between."""
-
-    def get_reset_query(self) -> str:
-        return ""
-
-
 class Database:
     """One database in one process.
 
@@ -72,8 +69,10 @@ class Database:
         self.schema = options.schema
         self.topics: dict[str, int] = {}
         self.problem: str | None = None
-        #: Returns a statement with the schema's name for `{s}`; each is made once.
-        self.sql = functools.cache(lambda query: str.replace(query, "{s}", self.schema))
+        #: Returns a statement with its parts for `{s}` and `{snapshot}`; each is made once.
+        self.sql = functools.cache(
+            lambda query: str.replace(query, "{snapshot}", _SNAPSHOT).replace("{s}", self.schema)
+        )
         self._pool: Any = None  # Any: asyncpg has no types
 
     @property
@@ -90,9 +89,9 @@ class Database:
                     **self.arguments(),
                     min_size=1,
                     max_size=self.options.connections,
-                    statement_cache_size=0,
                     command_timeout=self.options.command_timeout,
-                    connection_class=_Stateless,
+                    connection_class=Stateless,
+                    connect=Connector(self.options.prepared_statements),
                 ),
                 self.settings.connect_timeout,
             )
@@ -148,18 +147,30 @@ class Database:
             TransportError: the server failed; after the last statement it is unknown whether the
                 transaction was committed.
         """
+        async with self._connection() as connection:
+            if not relaxed:
+                async with connection.transaction():
+                    yield connection
+                return
+            await connection.execute(
+                "BEGIN; SET LOCAL synchronous_commit = off; "
+                f"SET LOCAL idle_in_transaction_session_timeout = {self.idle_timeout}"
+            )
+            try:
+                yield connection
+            except BaseException:
+                if connection.is_in_transaction():
+                    await connection.execute("ROLLBACK")
+                raise
+            await connection.execute("COMMIT")
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:  # Any: asyncpg has no types
+        """A connection of the pool. Raises TransportError."""
         if self._pool is None:
             raise TransportError("the transport is not open")
         try:
-            async with (
-                self._pool.acquire(timeout=self.options.command_timeout) as connection,
-                connection.transaction(),
-            ):
-                if relaxed:
-                    await connection.execute(
-                        "SET LOCAL synchronous_commit = off; "
-                        f"SET LOCAL idle_in_transaction_session_timeout = {self.idle_timeout}"
-                    )
+            async with self._pool.acquire(timeout=self.options.command_timeout) as connection:
                 yield connection
         except FAILURES as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -171,8 +182,8 @@ class Database:
         self.problem = None
 
     async def fetch(self, query: str, *values: object) -> list[Any]:
-        """Runs one statement in a transaction of its own."""
-        async with self.transaction() as connection:
+        """Runs one statement, which is a transaction of its own."""
+        async with self._connection() as connection:
             return list(await connection.fetch(self.sql(query), *values))
 
     async def topic_ids(self, names: Collection[str]) -> dict[str, int]:

@@ -48,6 +48,9 @@ class Holdings(Protocol):
         """See `QueueSource.fetch`."""
         ...
 
+    def take_back(self) -> None:
+        """The caller did not get what `fetch` returned last: the next call returns it."""
+
     def begin(self, settlements: Sequence[Settlement]) -> None:
         """Settlements are on their way from now on."""
 

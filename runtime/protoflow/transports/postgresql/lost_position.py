@@ -1,8 +1,8 @@
-"""A group whose position lies beyond what the server has seen.
+"""A group whose position is above the ids of transactions that the server has used.
 
-A dump keeps the numbers of transactions, and the server that restores it begins to count anew. A
-promoted standby that was behind lacks the last transactions; there only the memory of a process is
-ahead, and what the tables say is right.
+If a dump was restored, `transaction_ids` prevents this. If a standby was promoted that lacks the
+last transactions, only the memory of a process is ahead, and the tables are right. What remains is
+a position that was damaged, or whose server counts ids anew (`pg_resetwal`): it is lost.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from protoflow.errors import TransportError
 from protoflow.transports.postgresql import members, positions
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.members import Membership
+from protoflow.transports.postgresql.positions import Opening
+from protoflow.transports.postgresql.transaction_ids import check_server
 
 _log = logging.getLogger("protoflow.transports.postgresql")
 _IS_AHEAD = """
-SELECT bool_or(pg_snapshot_xmax(open) > pg_snapshot_xmax(pg_current_snapshot())) FROM (
+SELECT bool_or(pg_snapshot_xmax(open) > pg_snapshot_xmax({snapshot})) FROM (
   SELECT open FROM {s}.cursors WHERE group_id = $1
   UNION ALL SELECT open FROM {s}.progress WHERE group_id = $1) AS position
 """
 _LOCK = "SELECT id FROM {s}.groups WHERE id = $1 FOR UPDATE"
-_ADOPT = "SELECT {s}.adopt()"
+# The ids in the tables are below those of the server from then on, so no other group loses rows.
+_SHIFT = "SELECT {s}.shift_ids()"
 _END_MEMBERS = "UPDATE {s}.members SET until = 0 WHERE group_id = $1"
 _END_MEMBER = "UPDATE {s}.members SET until = 0 WHERE id = $1"
 
@@ -37,8 +40,9 @@ async def recover(database: Database, member: Membership, policy: str) -> None:
     Raises:
         TransportError: the position is lost, and `on_lost_position` is `stop`.
     """
-    group, begin = member.group, policy == "earliest"
-    start = positions.START if begin else positions.end(await positions.open_batch(database))
+    group = member.group
+    await check_server(database)
+    upto = await positions.raise_ids(database)
     async with database.transaction() as connection:
         await connection.execute(database.sql(_LOCK), group.id)
         if not await connection.fetchval(database.sql(_IS_AHEAD), group.id):
@@ -52,10 +56,13 @@ async def recover(database: Database, member: Membership, policy: str) -> None:
         if policy == "stop":
             raise TransportError(
                 f"the position of a group of {group.topic_name} lies beyond the last transaction "
-                "of the server, as after restoring a dump; set on_lost_position to earliest or "
-                "latest"
+                "of the server; set on_lost_position to earliest or latest"
             )
-        await connection.execute(database.sql(_ADOPT))
-        await members.replace_position(database, connection, group, start)
+        await connection.execute(database.sql(_SHIFT))
+        position = positions.START
+        if policy == "latest":
+            opened, high = await connection.fetchrow(database.sql(positions.OPEN))
+            position = positions.end(Opening(opened, high, upto))
+        await members.replace_position(database, connection, group, position)
         await connection.execute(database.sql(_END_MEMBERS), group.id)
     _log.warning("a position was lost", extra={"topic": group.topic_name, "now": policy})

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import ProtoflowError, TopologyError, TransportError
 from protoflow.transport.settings import SubscriptionSettings
-from protoflow.transports.postgresql import positions
+from protoflow.transports.postgresql import positions, transaction_ids
 from protoflow.transports.postgresql.database import Connection, Database
 from protoflow.transports.postgresql.schema import BUCKETS
 
@@ -209,6 +209,7 @@ class Membership:
 
     async def join(self) -> None:
         """Joins the group, which is created if need be."""
+        await transaction_ids.check_server(self._database)
         self.group = await make_group(self._database, self._settings)
         ((self.id, self.server),) = await self._database.fetch(
             _JOIN, self.group.id, self._database.settings.client_name, self.seconds

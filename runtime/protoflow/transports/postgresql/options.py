@@ -18,6 +18,8 @@ class PostgresOptions(TlsOptions, CredentialOptions):
     Attributes:
         schema: the PostgreSQL schema that holds the tables.
         connections: the most connections of a process, without the one that listens.
+        prepared_statements: whether statements are prepared by name, which a pooler must support;
+            None: unless a pooler stands between.
         listen_url: a direct URL for notifications, if the URL of the transport leads to a pooler.
         poll_interval: seconds between two polls of an idle subscription.
         notify_interval: the shortest time in seconds between two notifications of a publisher.
@@ -30,6 +32,7 @@ class PostgresOptions(TlsOptions, CredentialOptions):
 
     schema: str = "protoflow"
     connections: int = 8
+    prepared_statements: bool | None = None
     listen_url: str | None = None
     poll_interval: float = 0.05
     notify_interval: float = 0.01

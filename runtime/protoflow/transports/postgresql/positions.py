@@ -18,9 +18,15 @@ from typing import NamedTuple
 
 from protoflow.transports.postgresql.database import Database
 
-_UPTO = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq"
-OPEN = f"SELECT pg_current_snapshot()::text, ({_UPTO})"
-_OPEN_AT = f"SELECT pg_current_snapshot()::text, ({_UPTO}), pg_postmaster_start_time()::text"
+_UPTO = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS upto FROM {s}.log_seq"
+# The row of the first query exists before the transaction gets its id.
+_RAISE = f"""
+WITH before AS MATERIALIZED ({_UPTO})
+SELECT before.upto, pg_current_xact_id()::text, set_config('synchronous_commit', 'off', true)
+FROM before
+"""  # noqa: S608  constants
+OPEN = f"SELECT {{snapshot}}::text, ({_UPTO})"
+_OPEN_AT = f"{OPEN}, pg_postmaster_start_time()::text"
 
 
 class Position(NamedTuple):
@@ -65,10 +71,8 @@ def is_ahead(position: Position, opened: str) -> bool:
 
 async def raise_ids(database: Database) -> int:
     """Returns `upto`, below which no transaction with a later id can have a number."""
-    async with database.transaction(relaxed=True) as connection:
-        upto: int = await connection.fetchval(database.sql(_UPTO))
-        await connection.fetchval("SELECT pg_current_xact_id()::text")
-    return upto
+    ((upto, _, _),) = await database.fetch(_RAISE)
+    return int(upto)
 
 
 async def open_batch(database: Database) -> Opening:
@@ -95,7 +99,7 @@ class Seen(NamedTuple):
 _SINCE = """
 SELECT EXISTS (SELECT 1 FROM {s}.log WHERE topic = $1 AND bucket = ANY ($2::int[]) AND seq > $3)
   OR EXISTS (SELECT 1 FROM {s}.log WHERE xid = ANY ($4::text[]::xid8[]) AND topic = $1),
-  pg_current_snapshot()::text
+  {snapshot}::text
 """
 
 

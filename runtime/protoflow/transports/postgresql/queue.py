@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
@@ -56,11 +57,14 @@ class Queue:
         self.turn = Turn(database)
         #: What was claimed, and not returned yet.
         self._found: list[Delivery] = []
+        #: What `fetch` is about to return.
+        self._handed: list[Delivery] = []
         #: What each claim of this member still holds: bucket by number.
         self._claims: dict[int, dict[int, int]] = {}
         #: What the log looked like when nothing was left to read; None: there may be something.
         self._seen: Seen | None = None
         self._server = ""
+        self._loop = asyncio.get_running_loop()
 
     async def fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `QueueSource.fetch`."""
@@ -112,7 +116,16 @@ class Queue:
 
     def _take_found(self) -> list[Delivery]:
         found, self._found = self._found, []
+        self._handed = found
+        self._loop.call_soon(self._hand_over)  # runs just before the caller gets it
         return found
+
+    def _hand_over(self) -> None:
+        self._handed = []
+
+    def take_back(self) -> None:
+        """See `Holdings.take_back`."""
+        self._found, self._handed = [*self._handed, *self._found], []
 
     def begin(self, settlements: Sequence[Settlement]) -> None:
         """Nothing is in the way of settlements."""
@@ -199,6 +212,7 @@ class Queue:
         """Everything was lost."""
         self._claims.clear()
         self._found.clear()
+        self._handed.clear()  # the list that `fetch` returns
         self._doubt.clear()
         self._seen = None
 

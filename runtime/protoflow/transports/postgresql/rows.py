@@ -13,6 +13,10 @@ from protoflow.message import Delivery, Message
 from protoflow.transports.postgresql.schema import BUCKETS
 
 _keyless = count()
+#: As `json.dumps`, without what it makes anew for each call.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+#: As `json.loads`, without what surrounds it.
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed lacks it
 
 
 class Columns:
@@ -35,7 +39,7 @@ class Columns:
     def add(self, message: Message, limit: int) -> None:
         """Adds a message. Raises PublishRefusedError if it can never be stored."""
         try:
-            head = json.dumps([message.id, dict(message.metadata)], separators=(",", ":"))
+            head = _encode([message.id, dict(message.metadata)])
             id = message.id.encode("utf-8", "surrogatepass")
             payload, key = message.payload, message.key
             size = len(head) + (len(payload) if payload else 0) + (len(key) if key else 0)
@@ -100,12 +104,13 @@ def read_message(
 ) -> tuple[Message, str | None]:
     """Returns the message of a row, and why it could not be read."""
     try:
-        id, metadata = json.loads(head)
-        if id.__class__ is not str or metadata.__class__ is not dict:
+        (id, metadata), end = _scan(head, 0)
+        if end != len(head) or id.__class__ is not str or metadata.__class__ is not dict:
             raise ValueError("the head is no pair of id and metadata")
-        if not all(value.__class__ is str for value in metadata.values()):
-            raise ValueError("the metadata has values that are no text")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        for value in metadata.values():
+            if value.__class__ is not str:
+                raise ValueError("the metadata has values that are no text")
+    except (ValueError, TypeError, AttributeError, RecursionError, StopIteration) as error:
         damaged = Message(id=str(position), topic=topic, payload=payload, key=key)
         return damaged, f"the row is damaged: {error}"
     return Message(id=id, topic=topic, payload=payload, key=key, metadata=metadata), None

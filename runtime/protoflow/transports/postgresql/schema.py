@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+from protoflow.transports.postgresql import transaction_ids
+
+VERSION: Final = 2
 BUCKETS: Final = 64
 SLOTS: Final = 8
 
 #: What brings the tables from a version to the next: `{s}` is the schema's name.
-MIGRATIONS: Final[dict[int, str]] = {}
+MIGRATIONS: Final[dict[int, str]] = {
+    1: transaction_ids.COLUMNS + "DROP FUNCTION {s}.adopt();",
+}
 
 _TABLES: Final = """
 CREATE SCHEMA IF NOT EXISTS {s};
@@ -92,10 +96,10 @@ CREATE INDEX ON {s}.dead_letters (topic, message);
 
 # The transaction's id is assigned before the sequence is read: see `positions`.
 _FUNCTIONS: Final = """
-CREATE FUNCTION {s}.now() RETURNS float8 LANGUAGE sql VOLATILE AS
+CREATE OR REPLACE FUNCTION {s}.now() RETURNS float8 LANGUAGE sql VOLATILE AS
 $$ SELECT extract(epoch FROM clock_timestamp())::float8 $$;
 
-CREATE FUNCTION {s}.publish(
+CREATE OR REPLACE FUNCTION {s}.publish(
   given_topics int[], given_buckets int[], given_ids bytea[], given_keys bytea[],
   given_heads text[], given_payloads bytea[], given_delays float8[])
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
@@ -104,8 +108,19 @@ DECLARE
   own xid8 := pg_catalog.pg_current_xact_id();
   now float8 := {s}.now();
   current int;
+  shift_by int8;
+  known bool;
 BEGIN
-  SELECT slot INTO current FROM {s}.meta;
+  SELECT slot, shift, started = pg_postmaster_start_time()
+      OR system = (SELECT system_identifier FROM pg_control_system())
+    INTO current, shift_by, known FROM {s}.meta;
+  IF NOT known THEN
+    PERFORM {s}.check_server();
+    SELECT shift INTO shift_by FROM {s}.meta;
+  END IF;
+  IF shift_by <> 0 THEN
+    own := (own::text::int8 + shift_by)::text::xid8;
+  END IF;
   INSERT INTO {s}.log (slot, topic, bucket, seq, xid, due, key, head, payload, at)
     SELECT current, t, b, nextval('{s}.log_seq'), own, CASE WHEN d > 0 THEN now + d ELSE 0 END,
       k, h, p, now
@@ -120,7 +135,7 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION {s}.topic_id(wanted text) RETURNS int LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION {s}.topic_id(wanted text) RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   found int;
@@ -133,13 +148,7 @@ BEGIN
   RETURN found;
 END $$;
 
--- After a dump was restored: its transactions are committed, whatever their numbers mean here.
-CREATE FUNCTION {s}.adopt() RETURNS void LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
-  UPDATE {s}.log SET xid = '3' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot());
-$$;
-
-CREATE FUNCTION {s}.read_log(
+CREATE OR REPLACE FUNCTION {s}.read_log(
   wanted int, buckets int[], bases pg_snapshot[], opens pg_snapshot[], lows int8[],
   highs int8[], seqs int8[], most int)
 RETURNS TABLE (bucket int, seq int8, due float8, key bytea, head text, payload bytea, at float8)
@@ -177,7 +186,7 @@ END $$;
 
 # Whether a group has something to do in a slot: unread, unfinished, or claimed.
 _RETENTION: Final = """
-CREATE FUNCTION {s}.is_needed(slot int) RETURNS bool LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION {s}.is_needed(slot int) RETURNS bool LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   found bool;
@@ -205,7 +214,7 @@ BEGIN
   RETURN found;
 END $$;
 
-CREATE FUNCTION {s}.rotate(keep float8) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION {s}.rotate(keep float8) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '50ms' AS $$
 DECLARE
   now float8 := {s}.now();
@@ -253,10 +262,18 @@ def statements(schema: str) -> str:
         f"CREATE TABLE {schema}.log_{slot} PARTITION OF {schema}.log FOR VALUES IN ({slot});"
         for slot in range(SLOTS)
     )
+    tables = _TABLES.replace("{partitions}", partitions) + transaction_ids.COLUMNS
+    return _with_names(tables, schema) + functions(schema)
+
+
+def functions(schema: str) -> str:
+    """Returns what creates the functions, or replaces those of another version."""
+    return _with_names(transaction_ids.FUNCTIONS + _FUNCTIONS + _RETENTION, schema)
+
+
+def _with_names(text: str, schema: str) -> str:
     return (
-        (_TABLES + _FUNCTIONS + _RETENTION)
-        .replace("{partitions}", partitions)
-        .replace("{used}", ", ".join(f"used[{number}]" for number in range(1, SLOTS + 1)))
+        text.replace("{used}", ", ".join(f"used[{number}]" for number in range(1, SLOTS + 1)))
         .replace("{version}", str(VERSION))
         .replace("{buckets}", str(BUCKETS))
         .replace("{slots}", str(SLOTS))

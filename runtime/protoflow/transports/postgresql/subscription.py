@@ -156,6 +156,9 @@ class PostgresSubscription(QueueSubscription):
             await member.leave()
             await self._rejoin(lost)
             return ()
+        except BaseException:
+            self.holdings.take_back()
+            raise
 
     async def _rejoin(self, lost: int) -> None:
         """Becomes another member, which holds nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protoflow.errors import ConnectionFailedError, TopologyError, TransportError
-from protoflow.transports.postgresql import schema
+from protoflow.transports.postgresql import schema, transaction_ids
 from protoflow.transports.postgresql.database import Connection, Database
 
 _EXISTS = "SELECT to_regclass('{s}.meta') IS NOT NULL"
@@ -36,6 +36,7 @@ async def check(database: Database, create: bool) -> None:
         raise ConnectionFailedError(
             f"{where} has version {version}, and this Protoflow needs {schema.VERSION}; {what}"
         )
+    await transaction_ids.check_server(database)
 
 
 async def apply(database: Database) -> None:
@@ -59,6 +60,7 @@ async def apply(database: Database) -> None:
         for step in range(version, schema.VERSION):
             await connection.execute(database.sql(schema.MIGRATIONS[step]))
         if version < schema.VERSION:
+            await connection.execute(schema.functions(database.schema))
             await connection.execute(
                 database.sql("UPDATE {s}.meta SET version = $1"), schema.VERSION
             )

@@ -1,4 +1,4 @@
-"""Redis Streams, durable as far as the server's append-only file is: `redis://`, `rediss://`."""
+"""Redis Streams, as durable as the server's append-only file: `redis://`, `rediss://`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ __all__ = ["create"]
 
 
 def create(settings: TransportSettings) -> Transport:
-    """A transport for Redis. Raises ConfigError for bad options."""
+    """Returns a transport for Redis. Raises ConfigError for invalid options."""
     options = parse_options(RedisOptions, settings.url.query, settings.options, "redis")
     return RedisTransport(settings, options)

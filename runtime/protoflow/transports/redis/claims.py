@@ -1,4 +1,4 @@
-"""Entries that are held here: as deliveries, and what the scripts take of them."""
+"""Claimed entries: converts answers of the scripts to deliveries, and receipts to arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protoflow.transports.redis.records import decode, time_of
 
 
 class Claim(NamedTuple):
-    """How one claim of an entry differs from every other of this consumer."""
+    """Identifies one claim of an entry among all claims of this consumer."""
 
     shard: int
     id: bytes
@@ -19,7 +19,7 @@ class Claim(NamedTuple):
 
 
 def ids_of(receipts: Iterable[object], shard: int) -> list[bytes]:
-    """The entries of a shard among receipts."""
+    """Returns the ids of the entries of a shard among receipts."""
     return [each.id for each in receipts if isinstance(each, Claim) and each.shard == shard]
 
 
@@ -33,7 +33,7 @@ def delivery_of(
     marks: int,
     fields: Sequence[bytes],
 ) -> Delivery:
-    """The delivery of an entry as a script hands it out."""
+    """Returns the delivery of an entry that a script has claimed."""
     position = id.decode()
     message, unreadable = decode(topic, f"{topic}:{shard}:{position}", fields)
     return Delivery(
@@ -52,7 +52,7 @@ def delivery_of(
 
 
 def action_of(settlement: Settlement, *, ordered: bool) -> bytes:
-    """What is to become of an entry, as the script reads it."""
+    """Returns the action for an entry, in the format that the script parses."""
     suffix = b"k" + (settlement.delivery.message.key or b"") if ordered else b""
     if settlement.action is Action.ACK:
         return b"A" + suffix

@@ -1,4 +1,4 @@
-"""The way to the server: one client, its scripts, and its errors as ours."""
+"""The connection to the server: one client, its scripts, and the conversion of its errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from protoflow.transports.redis.scripts import Script
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _OLDEST: Final = (6, 2)
-#: Answers come as the server sends them.
+#: Commands whose answers are not decoded.
 _RAW: Final = ("XRANGE", "XREVRANGE", "XREAD", "HGET", "HMGET", "XPENDING", "ZSCORE")
 _REFUSED: Final = (
     exceptions.AuthenticationError,
@@ -38,19 +38,19 @@ _REFUSED: Final = (
 )
 #: The server's error for commands and keys that a script may not use.
 _OF_SCRIPTS: Final = "The user executing the script can't"
-#: The error of a call that continued to build the order of a group.
+#: The error of a call that first had to continue building the order of a group.
 _REBUILDING: Final = "REBUILDING"
-#: Not redis-py's 100: each stream of each subscription has a read of its own that waits.
+#: More than redis-py's 100, because each stream of each subscription blocks one connection.
 _CONNECTIONS: Final = 1 << 20
-#: Seconds that one blocking read waits at the server.
+#: Seconds for which the server blocks one read.
 BLOCK: Final = 5.0
 
 
 class RedisConnection:
-    """A client that is shared by all parts of a transport.
+    """A client that all parts of a transport share.
 
     Attributes:
-        problem: what was wrong with the last call; None: it was answered.
+        problem: the problem of the last call; None if the server answered.
     """
 
     def __init__(self, settings: TransportSettings, options: RedisOptions) -> None:
@@ -68,7 +68,7 @@ class RedisConnection:
             self._refuse_in_cluster()
 
     async def open(self) -> None:
-        """Connects, and looks whether this server can be trusted with messages."""
+        """Connects, and checks whether this server may store messages."""
         self._client = self._cluster() if self.options.cluster else self._single()
         for name in _RAW:
             self._client.response_callbacks.pop(name, None)
@@ -91,11 +91,12 @@ class RedisConnection:
         sentinels, self._sentinels = self._sentinels, []
         self.problem = "the transport is closed"
         for each in (*sentinels, *(() if client is None else (client,))):
-            with contextlib.suppress(exceptions.RedisError, OSError):  # it is gone anyway
+            # the connection is lost anyway
+            with contextlib.suppress(exceptions.RedisError, OSError):
                 await each.aclose()
 
     async def call(self, script: Script, key: str, *arguments: Any) -> Any:
-        """Runs a script on what belongs to one stream."""
+        """Runs a script on the keys of one stream."""
         while True:
             async with self._answered(self._timeout) as client:
                 try:
@@ -116,7 +117,7 @@ class RedisConnection:
             return await client.execute_command(*arguments)
 
     async def news(self, stream: str, last: bytes) -> bool:
-        """Waits a while for an entry behind `last`; whether there is one."""
+        """Waits a while for an entry after `last`; returns whether there is one."""
         block = round(BLOCK * 1000)
         async with self._answered(BLOCK + self._timeout) as client:
             return bool(
@@ -181,7 +182,7 @@ class RedisConnection:
             "socket_timeout": None,
             "socket_connect_timeout": self.settings.connect_timeout,
             "max_connections": _CONNECTIONS,
-            "retry": Retry(NoBackoff(), 0),  # who calls knows what may be repeated
+            "retry": Retry(NoBackoff(), 0),  # only the caller knows which calls may be repeated
         }
 
     def _single(self) -> Redis:
@@ -191,7 +192,7 @@ class RedisConnection:
         host, port = (self.settings.url.hosts or (("localhost", None),))[0]
         common = {**self._common(), "host": host, "port": port or _PORT, "db": self._database}
         pool = ConnectionPool(**common, **self._connection_class())
-        return Redis.from_pool(pool)  # which closes it
+        return Redis.from_pool(pool)  # closing the client closes the pool
 
     def _connection_class(self) -> dict[str, Any]:
         tls = self._tls
@@ -251,7 +252,7 @@ class RedisConnection:
 
 
 def _database(settings: TransportSettings, options: RedisOptions) -> int:
-    """The number of the database in the URL's path."""
+    """Returns the number of the database in the URL's path."""
     text = settings.url.path.strip("/") or "0"
     if not (text.isascii() and text.isdecimal() and len(text) < 6):
         raise ConfigError("transport: redis: the path names a database by number: redis://host/0")

@@ -1,4 +1,4 @@
-"""Dead letters: the entries of a dead-letter topic's only stream."""
+"""Dead letters: the entries of the only stream of a dead-letter topic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RedisDeadLetterStore:
     """Implements `DeadLetterStore`.
 
     Attributes:
-        sources: whose dead letters lie where.
+        sources: the subscriptions, with their dead-letter topics.
     """
 
     def __init__(
@@ -37,18 +37,18 @@ class RedisDeadLetterStore:
         self.publisher = publisher
 
     def stream(self, topic: str) -> str:
-        """The stream of a dead-letter topic, which has no other."""
+        """Returns the only stream of a dead-letter topic."""
         return names.stream(self.topics.prefix, topic, 0)
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters wait."""
+        """Returns the number of dead letters."""
         return int(await self.connection.command("XLEN", self.stream(topic)))
 
     @asynccontextmanager
     async def scan(
         self, topic: str, *, after: str = "", ids: Collection[str] | None = None
     ) -> AsyncIterator[RedisScan]:
-        """Begins a scan; it takes every dead letter, whatever `ids` says."""
+        """Begins a scan. It reads every dead letter and ignores `ids`."""
         if after and not _POSITION.fullmatch(after):
             raise ValueError(f"after: {after!r:.100} is not the position of a dead letter")
         last = await last_id(self.connection, self.stream(topic))
@@ -56,7 +56,7 @@ class RedisDeadLetterStore:
         yield RedisScan(self, topic, first, last)
 
     async def clear(self, topic: str) -> int:
-        """Removes all."""
+        """Removes all dead letters; returns their number."""
         return int(await self.connection.command("XTRIM", self.stream(topic), "MAXLEN", 0))
 
 
@@ -65,10 +65,10 @@ class RedisScan:
     """Implements `DeadLetterScan`.
 
     Attributes:
-        store: whose dead letters they are.
+        store: the store of the dead letters.
         topic: the dead-letter topic.
-        first: where the next records begin.
-        last: the last entry when the scan began; empty: there was none.
+        first: the position of the next records.
+        last: the last entry when the scan began; empty if there was none.
     """
 
     store: RedisDeadLetterStore

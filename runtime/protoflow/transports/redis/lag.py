@@ -1,4 +1,4 @@
-"""How much waits in a group."""
+"""The lag of a group."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from protoflow.transports.redis.records import time_of
 from protoflow.transports.redis.topic_reader import order, page
 from protoflow.transports.redis.topics import Topics
 
-#: Where the server has not counted: so many entries of a stream are counted at most.
+#: The most entries that are counted if the server does not know the number.
 _COUNTED: Final = 100_000
 _PAGE: Final = 5_000
 
 
 async def read_lag(connection: RedisConnection, topics: Topics, topic: str, group: str) -> Lag:
-    """See `LagReader.lag`: what waits, what is held and what nobody was handed yet."""
+    """See `LagReader.lag`. Counts entries that wait, are held, or were never delivered."""
     messages, oldest = 0, list[bytes]()
     for stream in await topics.streams(topic):
         info = (await topics.groups(stream)).get(group)

@@ -1,4 +1,4 @@
-"""Finding one message: streams are read by the time in its id on."""
+"""Finds a message by its id: reads streams from the time that the id contains."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from protoflow.transports.redis.topic_reader import order, page
 from protoflow.transports.redis.topics import Topics
 
 _PAGE: Final = 1000
-#: Clocks of clients and server may differ by this much, in seconds.
+#: Seconds by which the clocks of clients and server may differ.
 _SKEW: Final = 5.0
 
 
 async def find_message(
     connection: RedisConnection, topics: Topics, query: MessageQuery
 ) -> FoundMessages:
-    """See `MessageFinder`; what every group has settled is gone."""
+    """See `MessageFinder`. A message is deleted after every group has settled it."""
     found = FoundMessages()
     for topic in query.topics:
         if query.since is None:
             found.not_searched.append(f"{topic}: {NO_TIME}")
         elif await topics.find(topic) is None:
-            found.not_searched.append(f"{topic}: there is no such topic")
+            found.not_searched.append(f"topic {topic} does not exist")
         else:
             for stream in await topics.streams(topic):
                 for position, fields in await _search(connection, query, topic, stream, found):
@@ -49,7 +49,7 @@ async def _search(
     stream: str,
     found: FoundMessages,
 ) -> list[tuple[bytes, list[bytes]]]:
-    """Notes the message, and what it has caused; the entries that are the message itself."""
+    """Notes the message and the messages that it caused; returns the entries of the message."""
     since = query.since or 0.0
     first = b"%d" % max(0, round((since - _SKEW) * 1000))
     last = b"%d" % round((since + query.within) * 1000)
@@ -76,7 +76,7 @@ async def _search(
 def _sees(
     query: MessageQuery, topic: str, stream: str, entry: list[Any], found: FoundMessages
 ) -> bool:
-    """Whether an entry is the message itself; notes that, and what the message has caused."""
+    """Returns whether an entry is the message; notes it, and the messages that it caused."""
     record = as_record(TopicRecord, topic, entry)
     is_caused = record.message.metadata.get(wire.CAUSATION_ID) == query.id
     if record.message.id != query.id and not is_caused:
@@ -102,7 +102,7 @@ async def _judge(
     fields: list[bytes],
     found: FoundMessages,
 ) -> None:
-    """How far the groups are with an entry."""
+    """Notes the progress of each group with an entry."""
     groups, only = await topics.groups(stream), group_of(fields)
     for settings in query.subscriptions:
         if settings.topic != topic or settings.broadcast or only not in (None, settings.group):

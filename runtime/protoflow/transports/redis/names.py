@@ -1,9 +1,9 @@
-"""Names of keys: all that belongs to one shard of a topic has one hash tag, so one slot.
+"""Names of keys. All keys of one shard of a topic have one hash tag, so they share a slot.
 
     <prefix>:{<topic>:<shard>}          the stream
-    <prefix>:{<topic>:<shard>}:<part>   what is kept beside it (see `lua/common.lua`)
+    <prefix>:{<topic>:<shard>}:<part>   further data of the shard (see `lua/common.lua`)
 
-Topics and groups have neither braces nor colons, so no two names ever become one.
+Topics and groups contain neither braces nor colons, so all names are distinct.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from protoflow.message import Message
 
 
 def stream(prefix: str, topic: str, shard: int) -> str:
-    """The stream of one shard of a topic."""
+    """Returns the key of the stream of one shard of a topic."""
     return f"{prefix}:{{{topic}:{shard}}}"
 
 
 def record(prefix: str, topic: str) -> str:
-    """The hash that says how a topic is made; it lies with the first shard."""
+    """Returns the key of the hash with the layout of a topic; it is stored with the first shard."""
     return f"{stream(prefix, topic, 0)}:topic"
 
 
 def waiting(stream: str, group: str) -> str:
-    """The sorted set of what waits for a group, by the time when it is due."""
+    """Returns the key of the sorted set of waiting entries of a group, ordered by due time."""
     return f"{stream}:waiting:{group}"
 
 
 def shard_of(message: Message, shards: int) -> int:
-    """The shard of a message: by its key, else spread by its id."""
+    """Returns the shard of a message, from a hash of its key, or of its id if it has no key."""
     return zlib.crc32(message.key or message.id.encode()) % shards if shards > 1 else 0

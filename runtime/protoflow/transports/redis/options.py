@@ -18,12 +18,12 @@ class RedisOptions(TlsOptions, CredentialOptions):
 
     Attributes:
         prefix: the prefix of all keys.
-        shards: streams into which a topic is split by key, to share its load in a cluster; the
-            number is fixed when the topic is created.
+        shards: the number of streams into which a topic is split by key, to share its load in a
+            cluster; fixed when the topic is created.
         cluster: whether the URL names nodes of a cluster.
         sentinel: the name of the master, if the URL names sentinels.
         sentinel_username: the user at the sentinels.
-        sentinel_password: its password.
+        sentinel_password: the password at the sentinels.
         poll_interval: seconds between two checks of an empty topic for messages that were given
             back.
         request_timeout: seconds that the server may take to answer.

@@ -1,4 +1,4 @@
-"""Publishing: while one lot is on its way to a stream, the next gathers."""
+"""Publishes messages in batches: while one is sent to a stream, the next is collected."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from protoflow.transports.redis.records import encode
 from protoflow.transports.redis.scripts import PUBLISH, TRIM
 from protoflow.transports.redis.topics import Topics
 
-#: One call publishes at most so many messages and bytes; a larger message goes alone.
+#: The most messages and bytes of one call; a larger message is published alone.
 _MOST, _MOST_BYTES = 500, 4 * 1024 * 1024
 _NOBODY: Final = b"NOGROUP"
 
 
 class _Outgoing(NamedTuple):
-    """A message on its way."""
+    """A message that waits to be sent, or was sent and is not confirmed."""
 
     message: Message
     fields: list[Any]
@@ -37,7 +37,7 @@ class _Outgoing(NamedTuple):
     place: int
 
     def arguments(self) -> list[Any]:
-        """What the script takes: how many fields, the delay in ms, and the fields."""
+        """Returns the script's arguments: number of fields, delay in ms, and fields."""
         return [len(self.fields), math.ceil(self.message.delay * 1000), *self.fields]
 
 
@@ -55,12 +55,12 @@ class RedisPublisher:
     def submit(
         self, messages: Sequence[Message], group: str = ""
     ) -> asyncio.Future[Sequence[PublishError | None]]:
-        """See `Transport.submit`; with a group, that one alone gets them."""
+        """See `Transport.submit`. With a `group`, only this group receives the messages."""
         submission = Submission(len(messages))
         limit = self._connection.options.max_message_bytes
         for index, message in enumerate(messages):
             try:
-                # A dead letter is larger than its message.
+                # A dead letter may be larger than its message, because it has more metadata.
                 fields, size = encode(message, limit * (1 + message.mandatory), group)
             except PublishRefusedError as error:
                 submission.done(index, error)
@@ -71,7 +71,7 @@ class RedisPublisher:
         return submission.future
 
     async def close(self) -> None:
-        """Sends what was submitted; the caller bounds it."""
+        """Sends all submitted messages. The caller must set a time limit."""
         if (sending := self._sending) is not None:
             try:
                 await asyncio.wait([sending])
@@ -79,7 +79,7 @@ class RedisPublisher:
                 sending.cancel()
 
     async def trim(self) -> None:
-        """Bounds the topics that nobody consumes, of those written to since the last call."""
+        """Limits topics without groups, if messages were published to them since the last call."""
         written, self._written = self._written, set()
         most = self._connection.options.retained_messages
         for stream in written:

@@ -1,13 +1,13 @@
-"""Messages as entries of a stream, and back.
+"""Converts messages to entries of a stream, and entries to messages.
 
-Fields of ours begin with `_`; every other field is metadata. A metadata name that begins with `_`
-is stored under another name.
+Protoflow's own fields begin with `_`; every other field is metadata. A metadata name that begins
+with `_` is stored under another name.
 
     _id       the message id
     _key      the key, if there is one
-    _due      when a delayed message is due, in ms since the epoch
-    _to       the only group that gets it: a replay
-    _payload  the payload; none: a tombstone
+    _due      the time when a delayed message is due, in ms since the epoch
+    _to       the only group that receives it, for a replay
+    _payload  the payload; missing in a tombstone
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_METADATA = 1000
 
 
 def encode(message: Message, limit: int, group: str = "") -> tuple[list[Any], int]:
-    """The fields of a message, and their size. Raises PublishRefusedError."""
+    """Returns the fields of a message, and their size. Raises PublishRefusedError."""
     fields: list[Any] = [b"_id", message.id.encode()]
     try:
         if message.key is not None:
@@ -37,12 +37,12 @@ def encode(message: Message, limit: int, group: str = "") -> tuple[list[Any], in
         if message.payload is not None:
             fields += (b"_payload", _bytes(message.payload))
         if len(message.metadata) > _MOST_METADATA:
-            raise ValueError(f"it has more than {_MOST_METADATA} metadata")
+            raise ValueError(f"it has more than {_MOST_METADATA} metadata entries")
         for name, value in message.metadata.items():
             fields += ((f"_{name}" if name[:1] == "_" else name).encode(), value.encode())
         size = sum(map(len, fields))
         if size > limit:
-            raise ValueError(f"it has {size} bytes, {limit} are allowed")
+            raise ValueError(f"it has {size} bytes, the limit is {limit}")
     except (TypeError, ValueError, AttributeError) as error:
         raise PublishRefusedError(f"message {message.id!r} cannot be stored: {error}") from error
     return fields, size
@@ -55,7 +55,7 @@ def _bytes(value: object) -> bytes:
 
 
 def decode(topic: str, place: str, fields: Sequence[bytes]) -> tuple[Message, str | None]:
-    """The message of an entry, and why not all of it could be read."""
+    """Returns the message of an entry, and a problem if it could not be read completely."""
     metadata: dict[str, str] = {}
     message = Message(id="", topic=topic, payload=None, metadata=metadata)
     unreadable = None
@@ -78,7 +78,7 @@ def decode(topic: str, place: str, fields: Sequence[bytes]) -> tuple[Message, st
         try:
             metadata[name.decode()] = value.decode()
         except UnicodeDecodeError as error:
-            if name.startswith(_HOP):  # the runtime ignores it anyway
+            if name.startswith(_HOP):  # the runtime ignores invalid hop state anyway
                 continue
             unreadable = f"field {name.decode(errors='replace')!r:.100} is not UTF-8: {error}"
     if not message.id:
@@ -87,18 +87,18 @@ def decode(topic: str, place: str, fields: Sequence[bytes]) -> tuple[Message, st
 
 
 def group_of(fields: Sequence[bytes]) -> str | None:
-    """The only group that gets an entry; None: every group does."""
+    """Returns the only group that receives an entry; None if every group does."""
     to = dict(zip(fields[::2], fields[1::2], strict=False)).get(b"_to")
     return None if to is None else to.decode(errors="replace")
 
 
 def as_record(kind: type[Record], topic: str, entry: Sequence[Any]) -> Record:
-    """An entry of a stream as a record."""
+    """Returns an entry of a stream as a record."""
     position = entry[0].decode()
     message, _ = decode(topic, f"{topic}:{position}", entry[1])
     return kind(message=message, position=position, time=time_of(position))
 
 
 def time_of(position: str) -> float:
-    """When the server got an entry, in seconds since the epoch."""
+    """Returns the time at which the server received an entry, in seconds since the epoch."""
     return int(position.partition("-")[0]) / 1000

@@ -1,4 +1,4 @@
-"""The scripts that run at the server, as `lua/*.lua` has them."""
+"""Loads the scripts `lua/*.lua`, which run in the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script, and the hash by which the server knows it."""
+    """A script, and the hash by which the server identifies it."""
 
     text: str
     sha: str

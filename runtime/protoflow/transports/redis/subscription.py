@@ -1,4 +1,4 @@
-"""A subscription: entries are claimed, settled and renewed by scripts."""
+"""A subscription, which claims, settles and renews entries with scripts."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _ANSWERS = (SettleResult.LOST, SettleResult.DONE)
 
 
 class RedisSubscription(QueueSubscription):
-    """A member of a group, with one consumer in each of the topic's streams.
+    """A member of a group, with one consumer in each stream of the topic.
 
     Args:
-        group: the group; for a broadcast, one of its own.
-        shards: into how many streams the topic is split.
+        group: the group; for a broadcast, a group of its own.
+        shards: the number of streams of the topic.
     """
 
     def __init__(
@@ -70,34 +70,35 @@ class RedisSubscription(QueueSubscription):
         self._who = (group, consumer)
         self._ordered = settings.ordering is not Ordering.NONE
         self._first = 0
-        #: The number of lost calls of each shard. The server refuses them if they arrive later.
+        #: The number of lost calls of each shard. The server refuses lost calls that arrive late.
         self._turns = [0] * shards
         self._unsure: set[int] = set()
-        #: Where the next renewal of each shard looks for lanes without a holder.
+        #: The position in each shard from which the next renewal checks lanes without a holder.
         self._lanes: list[bytes] = [b"0"] * shards
         self._taken: list[Delivery] = []
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._left = False
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """The delivery itself: its entry keeps its id."""
+        """Returns the delivery itself, because its entry keeps its id."""
         if delivery is None or not self.leases.holds(delivery):
             return None
         marks = await self._mark("get", delivery.receipt)
         return None if marks < 0 else (delivery, marks)
 
     async def mark(self, delivery: Delivery) -> None:
-        """One start mark more."""
+        """Adds a start mark."""
         if not self.leases.holds(delivery) or await self._mark("add", delivery.receipt) < 0:
             raise TransportError(f"the lease of message {delivery.message.id} was lost")
 
     async def clear(self, delivery: Delivery) -> None:
-        """No start marks; those that its next holder has made stay."""
-        if isinstance(delivery.receipt, Claim):  # else it is settled, and the marks are gone
+        """Removes the start marks, except those of a later holder."""
+        # otherwise the delivery is settled, which removed its marks
+        if isinstance(delivery.receipt, Claim):
             await self._mark("clear", delivery.receipt)
 
     async def stop(self) -> None:
-        """Claims nothing more, and leaves once everything is settled."""
+        """Stops claiming, and leaves the group after every delivery is settled."""
         self.stopped = True
         await self._end_tasks()
         await super().stop()
@@ -105,7 +106,7 @@ class RedisSubscription(QueueSubscription):
             await self._leave()
 
     async def close(self) -> None:
-        """The end: what is still held is free, and was delivered once more."""
+        """Ends the subscription. Held entries become free; their deliveries count."""
         try:
             await self.stop()
         finally:
@@ -119,11 +120,11 @@ class RedisSubscription(QueueSubscription):
     async def _call(self, script: Script, shard: int, *arguments: Any) -> Any:
         return await self._connection.call(script, self.streams[shard], *self._who, *arguments)
 
-    # What the kit calls.
+    # Called by the kit.
 
     async def _fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
-        taken = self._taken  # here is what came before a shard failed, too
-        self._first += 1  # no shard is always the first
+        taken = self._taken  # also has entries that were claimed before a shard failed
+        self._first += 1  # begins with another shard each time
         for turn in range(len(self.streams)):
             shard = (self._first + turn) % len(self.streams)
             if shard in self._ready.paused:
@@ -137,7 +138,7 @@ class RedisSubscription(QueueSubscription):
                 self.health.set(("shard", shard), str(error))
                 if not taken:
                     raise
-                break  # what another shard gave is handled, and not held until this one answers
+                break  # deliver the entries of other shards without waiting for this one
             self.health.set(("shard", shard), None)
         self._taken = []
         return taken
@@ -146,7 +147,7 @@ class RedisSubscription(QueueSubscription):
         try:
             if shard in self._unsure:
                 await self._recover(shard)
-            self._unsure.add(shard)  # until it is known what was claimed
+            self._unsure.add(shard)  # until the answer says what was claimed
             turn = self._turns[shard]
             last, wait, entries = await self._call(FETCH, shard, turn, most, max_bytes)
         except TopologyError:
@@ -175,7 +176,7 @@ class RedisSubscription(QueueSubscription):
             shards[settlement.delivery.receipt.shard].append(index)
         results = [SettleResult.UNKNOWN] * len(settlements)
         for shard, indexes in shards.items():
-            with contextlib.suppress(TransportError):  # they stay unknown
+            with contextlib.suppress(TransportError):  # their outcome stays unknown
                 answers = await self._settle_shard(shard, [settlements[each] for each in indexes])
                 for index, answer in zip(indexes, answers, strict=True):
                     results[index] = answer
@@ -190,7 +191,7 @@ class RedisSubscription(QueueSubscription):
             arguments += (id, deliveries, action_of(each, ordered=self._ordered))
         try:
             waits, answers = await self._call(SETTLE, shard, *arguments)
-        except TopologyError:  # the group is gone, and with it what was held
+        except TopologyError:  # the group was deleted, and its claims with it
             return [SettleResult.LOST] * len(settlements)
         if waits:
             self.wake()
@@ -206,7 +207,7 @@ class RedisSubscription(QueueSubscription):
             *(self._renew_shard(shard, held[shard]) for shard in shards), return_exceptions=True
         )
         failures = [each for each in answers if isinstance(each, BaseException)]
-        if failures:  # the shards that answered were renewed nevertheless
+        if failures:  # the leases of the shards that answered were renewed
             raise failures[0]
         return [each for lost in answers if not isinstance(lost, BaseException) for each in lost]
 
@@ -232,7 +233,7 @@ class RedisSubscription(QueueSubscription):
     async def _claimable(self) -> int:
         return sum([int(await self._call(AVAILABLE, each)) for each in range(len(self.streams))])
 
-    # What goes on beside.
+    # Background tasks.
 
     def _start(self, name: object, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -242,26 +243,26 @@ class RedisSubscription(QueueSubscription):
         task.add_done_callback(lambda ended: self._ended(name, ended))
 
     def _ended(self, name: object, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(name) is task:  # and not the one that replaced it
+        if self._tasks.get(name) is task:  # a new task of this name may have replaced it
             del self._tasks[name]
 
     async def _watch(self, shard: int, last: bytes) -> None:
-        """Wakes receivers when something is published."""
-        with contextlib.suppress(ProtoflowError):  # fetching reports it
+        """Wakes receivers when a message is published."""
+        with contextlib.suppress(ProtoflowError):  # the next fetch reports the problem
             while not self.stopped:
                 if await self._connection.news(self.streams[shard], last):
                     self.wake()
                     return
 
     async def _sweep(self, shard: int) -> None:
-        """Removes what only a group that is gone has held up."""
+        """Removes entries that only a deleted group still needed."""
         after: bytes = b"-"
         with contextlib.suppress(ProtoflowError):  # the next group that ends sweeps again
             while after:
                 after = await self._call(SWEEP, shard, after)
 
     async def _begin_again(self) -> None:
-        """Makes the group again where that loses nothing, or was asked for."""
+        """Creates the group again if no message is lost by it, or the configuration allows it."""
         ways = {"earliest": "0", "latest": "$"}
         policy = self._connection.settings.on_lost_position
         if self.settings.broadcast or policy in ways:
@@ -278,7 +279,7 @@ class RedisSubscription(QueueSubscription):
         if self._left:
             return
         self._left = True
-        with contextlib.suppress(ProtoflowError):  # the member's leases end by themselves
+        with contextlib.suppress(ProtoflowError):  # the leases of the member expire anyway
             for shard in range(len(self.streams)):
                 while (ended := await self._call(LEAVE, shard)) < 0:
                     pass

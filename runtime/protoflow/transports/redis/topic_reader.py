@@ -1,4 +1,4 @@
-"""Reading a topic without joining a group."""
+"""Reads a topic without joining a group."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _FOLLOW: Final = 0.1
 async def read_topic(
     connection: RedisConnection, topics: Topics, topic: str, start: Start | float, *, follow: bool
 ) -> AsyncIterator[TopicRecord]:
-    """See `TopicReader.read_topic`; what every group has settled is gone, replays are left out."""
+    """See `TopicReader.read_topic`. Replays and fully settled messages are not yielded."""
     places = {
         stream: await _begin(connection, stream, start) for stream in await topics.streams(topic)
     }
     lasts = dict.fromkeys(places, b"+")
-    if not follow:  # what comes meanwhile is not read
+    if not follow:  # messages that arrive after this are not read
         lasts = {stream: await last_id(connection, stream) or b"0-0" for stream in places}
     while True:
         pages = {
             stream: await page(connection, stream, place, lasts[stream])
             for stream, place in places.items()
         }
-        # Up to the end of the page that ends first: what is behind it may not be read yet.
+        # Entries after the earliest end of a full page must wait, to keep the order of all streams.
         ends = [found[-1][0] for found in pages.values() if len(found) == _PAGE]
         end = min(map(order, ends)) if ends else None
         merged = heapq.merge(*(_upto(found, stream, end) for stream, found in pages.items()))
@@ -49,20 +49,20 @@ async def read_topic(
 async def page(
     connection: RedisConnection, stream: str, first: bytes, last: bytes = b"+", count: int = _PAGE
 ) -> list[Any]:
-    """The next entries of a stream."""
+    """Returns the next entries of a stream."""
     found: list[Any] = await connection.command("XRANGE", stream, first, last, "COUNT", count)
     return found
 
 
 async def last_id(connection: RedisConnection, stream: str) -> bytes:
-    """The id of the last entry of a stream; empty: it has none."""
+    """Returns the id of the last entry of a stream; empty if it has none."""
     found = await connection.command("XREVRANGE", stream, "+", "-", "COUNT", 1)
     id: bytes = found[0][0] if found else b""
     return id
 
 
 def order(id: bytes) -> tuple[int, int]:
-    """What the ids of entries are ordered by."""
+    """Returns the sort key of an entry's id."""
     ms, _, sequence = id.partition(b"-")
     return int(ms), int(sequence)
 

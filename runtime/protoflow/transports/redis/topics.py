@@ -1,4 +1,4 @@
-"""Topics and groups: made, verified, and how much waits in them."""
+"""Creates and verifies topics and groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protoflow.transports.redis import names
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.scripts import JOIN
 
-#: The version of what is kept beside streams.
+#: The version of the layout of a topic's keys.
 _VERSION: Final = b"1"
 MODES: Final = {Ordering.NONE: "none", Ordering.PER_KEY: "key", Ordering.PER_PARTITION: "all"}
 
@@ -27,7 +27,7 @@ class Topics:
         self._kept: set[str] = set()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes or verifies topics and groups. Raises TopologyError."""
+        """Creates or verifies topics and groups. Raises TopologyError."""
         subscriptions = [each for each in topology.subscriptions if not each.broadcast]
         kept = {name for each in topology.subscriptions for name in each.dead_letter_topics}
         self._kept |= kept
@@ -47,7 +47,7 @@ class Topics:
             raise TopologyError(f"{self._connection.settings.url.safe}: {'; '.join(problems)}")
 
     async def shards(self, topic: str) -> int:
-        """Into how many streams a topic is split; it is made with a record if there is none."""
+        """Returns the number of streams of a topic; creates the topic if necessary."""
         if (known := self._shards.get(topic)) is None:
             if (known := await self.find(topic)) is None:
                 await self._make(topic, kept=topic in self._kept)
@@ -56,12 +56,14 @@ class Topics:
         return known
 
     def forget(self) -> None:
-        """Looks again how topics are made: the server has lost its data."""
+        """Forgets the known topics, because the server has lost its data."""
         self._shards.clear()
 
     async def find(self, topic: str) -> int | None:
-        """The number of streams of a topic; None: there is no such topic. Raises TopologyError: the
-        topic is of another version."""
+        """Returns the number of streams of a topic, or None if it does not exist.
+
+        Raises TopologyError if another version of Protoflow created the topic.
+        """
         key = names.record(self.prefix, topic)
         version, shards = await self._connection.command("HMGET", key, "version", "shards")
         if version is None:
@@ -74,13 +76,13 @@ class Topics:
         return int(shards)
 
     async def streams(self, topic: str) -> list[str]:
-        """The streams of a topic that exists. Raises TopologyError."""
+        """Returns the streams of a topic that exists. Raises TopologyError."""
         if (shards := await self.find(topic)) is None:
             raise TopologyError(f"topic {topic} does not exist")
         return [names.stream(self.prefix, topic, shard) for shard in range(shards)]
 
     async def groups(self, stream: str) -> dict[str, dict[str, Any]]:
-        """The groups of a stream, by name."""
+        """Returns the groups of a stream, by name."""
         if await self._connection.command("TYPE", stream) == b"none":
             return {}
         found = await self._connection.command("XINFO", "GROUPS", stream)
@@ -92,12 +94,12 @@ class Topics:
     async def join(
         self, settings: SubscriptionSettings, *, group: str = "", start: str = ""
     ) -> None:
-        """Makes a group where it is missing.
+        """Creates a group if it is missing.
 
         Args:
             settings: the subscription.
-            group: that of a member that joins now; for a broadcast, one of its own.
-            start: where a new group starts, if not where its settings say.
+            group: the group of a member that joins now; for a broadcast, a group of its own.
+            start: the position of a new group; default: as in the settings.
         """
         start = start or ("$" if settings.start is Start.LATEST else "0")
         lease = round(settings.lease * 1000) if settings.broadcast else 0
@@ -114,7 +116,8 @@ class Topics:
         await command("HSETNX", key, "shards", shards)
         if kept:
             await command("HSETNX", key, "kept", 1)
-        await command("HSETNX", key, "version", _VERSION)  # last: others read the rest with it
+        # written last, because readers of the version rely on the other fields
+        await command("HSETNX", key, "version", _VERSION)
 
     async def _topic_problems(self, topic: str, *, kept: bool) -> Sequence[str]:
         wanted = 1 if kept else self._connection.options.shards

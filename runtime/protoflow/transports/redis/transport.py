@@ -1,4 +1,4 @@
-"""The Redis transport: a stream per topic and shard, groups, and scripts at the server."""
+"""The Redis transport: a stream for each topic and shard, groups, and scripts in the server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from protoflow.transports.redis.subscription import RedisSubscription
 from protoflow.transports.redis.topic_reader import read_topic
 from protoflow.transports.redis.topics import Topics
 
-#: Seconds between looks at the server, and at topics that nobody consumes.
+#: Seconds between checks of the server, and of topics without groups.
 _LOOK: Final = 5.0
 
 
@@ -72,7 +72,7 @@ class RedisTransport:
         self._looking = asyncio.get_running_loop().create_task(self._look())
 
     async def close(self) -> None:
-        """Gives back what was not settled, sends what was submitted, and disconnects."""
+        """Gives back unsettled messages, sends all submitted messages, and disconnects."""
         looking, self._looking = self._looking, None
         subscriptions, self._subscriptions = self._subscriptions, []
         try:
@@ -85,18 +85,18 @@ class RedisTransport:
             await self._connection.close()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes topics and groups, or reports what is missing or differs."""
+        """Creates topics and groups, or reports those that are missing or differ."""
         self.dead_letters.sources.add(topology.subscriptions)
         await self._topics.ensure(topology, mode)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Publishes with what else is on its way."""
+        """Publishes messages, together with others that wait."""
         return self._publisher.submit(messages)
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> RedisSubscription:
-        """Joins the group, which is made if need be."""
+        """Joins the group; creates it if necessary."""
         group = f"{settings.group}~{uuid.uuid4().hex}" if settings.broadcast else settings.group
         await self._topics.join(settings, group=group)
         shards = await self._topics.shards(settings.topic)
@@ -107,17 +107,17 @@ class RedisTransport:
         return subscription
 
     def health(self) -> str | None:
-        """What was wrong with the last call."""
+        """Returns the problem of the last call, or None."""
         return self._connection.problem
 
     def read_topic(
         self, topic: str, *, start: Start | float, follow: bool
     ) -> AsyncIterator[TopicRecord]:
-        """See `protoflow.transport.TopicReader`; what every group has settled is gone."""
+        """See `TopicReader`. Does not yield messages that every group has settled."""
         return read_topic(self._connection, self._topics, topic, start, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
-        """See `protoflow.transport.MessageFinder`; what every group has settled is gone."""
+        """See `MessageFinder`. Does not find messages that every group has settled."""
         return await find_message(self._connection, self._topics, query)
 
     async def lag(self, topic: str, group: str) -> Lag:
@@ -128,6 +128,6 @@ class RedisTransport:
         """Updates `health`, and limits the messages of topics without groups."""
         while True:
             await asyncio.sleep(_LOOK)
-            with contextlib.suppress(ProtoflowError):  # `health` reports it
+            with contextlib.suppress(ProtoflowError):  # `health` reports the problem
                 await self._connection.command("PING")
                 await self._publisher.trim()

@@ -33,6 +33,14 @@ AND NOT EXISTS (SELECT 1 FROM protoflow_deliveries d
 AND NOT EXISTS (SELECT 1 FROM protoflow_letters l
   WHERE l.sequence = protoflow_messages.sequence)
 """.format(REPLAYS)  # noqa: S608, UP032  a number; the braces are for the condition
+# The same for a range, if all of it can be removed, which is usual. This is asked once, not for
+# each message.
+_ALL_REMOVABLE = """
+SELECT ?2 <= (SELECT min(position) FROM protoflow_groups WHERE topic = ?3)
+AND NOT EXISTS (SELECT 1 FROM protoflow_deliveries WHERE sequence BETWEEN ?1 AND ?2)
+AND NOT EXISTS (SELECT 1 FROM protoflow_letters WHERE sequence BETWEEN ?1 AND ?2)
+"""
+_REMOVE_ALL = f"DELETE FROM protoflow_messages WHERE {_RANGE}"  # noqa: S608  a constant
 _GIVE_BACK = """
 UPDATE protoflow_deliveries SET token = 0, until = ?1, due = ?1, failures = ?2,
   first_failure = ?3, deliveries = deliveries - ?4, mark = 0
@@ -97,6 +105,11 @@ def acknowledge(
     if last - first + 1 == len(acked):
         condition, values = _RANGE, [first, last]
     connection.execute(_ACK.format(condition), (group.id, session, *values))
+    if condition is _RANGE:
+        removable = connection.execute(_ALL_REMOVABLE, (first, last, group.topic)).fetchone()
+        if removable[0]:
+            connection.execute(_REMOVE_ALL, (first, last))
+            return
     connection.execute(_REMOVE.format(condition), (*values, group.topic))
 
 

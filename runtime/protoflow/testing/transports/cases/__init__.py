@@ -1,4 +1,4 @@
-"""The cases of the suite: star-import them into a test module that has a fixture `target`."""
+"""The cases of the suite; star-import them into a test module with a fixture `target`."""
 
 import pytest
 

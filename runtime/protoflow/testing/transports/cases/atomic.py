@@ -82,5 +82,5 @@ async def test_a_transaction_rolls_back_together(harness: TransportHarness) -> N
     await reader.nothing()
     await member.ack(delivery)
     with pytest.raises(TransportError):
-        await attempt(None)  # it was settled
+        await attempt(None)  # the delivery was settled
     await reader.nothing()

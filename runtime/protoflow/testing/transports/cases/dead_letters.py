@@ -1,4 +1,4 @@
-"""Dead letters are kept, counted, listed, shown and purged."""
+"""Dead letters are stored, counted, listed, shown and purged."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_dead_letters_are_filtered_by_time(
 ) -> None:
     await harness.join(dead.topic)
     await dead.add(b"0")
-    await asyncio.sleep(1.1)  # some brokers count whole seconds
+    await asyncio.sleep(1.1)  # some brokers only store whole seconds
     await dead.add(b"1")
     first, second = await dead.dead_letters.list(dead.name)
     assert 0 < first.time < second.time

@@ -1,4 +1,4 @@
-"""Sessions that end while the connection lives, and owners that move: messages are counted."""
+"""Sessions end while the connection lives, and owners move; no message may be lost."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from protoflow.transport import Subscription
 
 COUNT, KEYS, AHEAD, ENDS = 40, 4, 6, 2
 LEASE = 2.0
-#: How members of an ordered group that may move join it.
+#: Settings with which members join an ordered group that may move.
 MOVING: Final[dict[str, Any]] = {
     "ordering": Ordering.PER_KEY, "lease": LEASE, "rebalance_drain": 1.0,
 }  # fmt: skip
 
 
 class Ledger:
-    """What the members of a group saw, in order, and what of it may come again.
+    """The messages that the members of a group received, and those that may arrive again.
 
     Attributes:
         seen: key and number of each delivery.
-        unsettled: how often the settlement of a number did not reach the broker.
+        unsettled: for each number, how many settlements did not reach the broker.
     """
 
     def __init__(self, harness: TransportHarness) -> None:
@@ -39,7 +39,7 @@ class Ledger:
         self._workers: list[asyncio.Task[None]] = []
 
     def add(self, member: Member) -> None:
-        """This member works from now on."""
+        """Starts to handle messages with this member."""
         self._workers.append(asyncio.create_task(self._work(member)))
 
     async def _work(self, member: Member) -> None:
@@ -55,7 +55,7 @@ class Ledger:
             self.unsettled[number] += result is not SettleResult.DONE
 
     async def publish(self, topic: str) -> None:
-        """Publishes the numbers over some keys, none long before it can be handled."""
+        """Publishes numbers over several keys, at the pace at which they are handled."""
         for number in range(COUNT):
             while number - len({*self.seen}) > AHEAD:
                 await asyncio.sleep(0.005)
@@ -63,33 +63,34 @@ class Ledger:
             await self._harness.publish(self._harness.message(topic, b"%d" % number, key=key))
 
     async def until(self, count: int) -> None:
-        """Waits until so many numbers were seen."""
+        """Waits until this many numbers were received."""
         try:
             async with asyncio.timeout(30 * self._harness.target.patience):
                 while len({*self.seen}) < count:
                     for worker in self._workers:
                         if worker.done():
-                            worker.result()  # raises what ended it; else it was stopped
+                            # raises the worker's error; without one, the worker was stopped
+                            worker.result()
                     await asyncio.sleep(0.005)
         except TimeoutError:
             missing = {*range(COUNT)} - {number for _, number in self.seen}
-            raise AssertionError(f"these did not come: {sorted(missing)}") from None
+            raise AssertionError(f"not received: {sorted(missing)}") from None
 
     async def rest(self) -> None:
-        """Waits until nothing comes for a while."""
+        """Waits until no message has arrived for a while."""
         seen = -1
         while seen < len(self.seen):
             seen = len(self.seen)
             await asyncio.sleep(0.3 * self._harness.target.patience)
 
     async def close(self) -> None:
-        """Ends the work."""
+        """Stops the members."""
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
 
     def check(self, *, ordered: bool) -> None:
-        """Asserts that nothing is lost, nothing settled came again, and keys kept their order."""
+        """Asserts that no number is lost or repeated after settlement, and that keys keep order."""
         times = Counter(number for _, number in self.seen)
         assert sorted(times) == list(range(COUNT))
         again = {number: seen for number, seen in times.items() if seen > 1}

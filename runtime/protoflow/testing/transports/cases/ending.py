@@ -1,4 +1,4 @@
-"""The end of a member, and many ends: bounded, and nothing is lost or blamed."""
+"""Members end within their deadline; no message is lost or marked as a killer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from protoflow.testing.transports.harness import (
 
 
 async def test_stop_is_bounded_and_may_be_called_twice(harness: TransportHarness) -> None:
-    """With work that nobody settles, and a receive that waits."""
+    """Stops a member with unsettled deliveries and a waiting `receive`."""
     topic = harness.topic()
     member = await harness.join(topic)
     await harness.send(topic, *numbers(0, 20))
@@ -35,7 +35,7 @@ async def test_stop_is_bounded_and_may_be_called_twice(harness: TransportHarness
 
 
 async def test_a_cancelled_end_leaves_nothing_behind(harness: TransportHarness) -> None:
-    """As at the deadline of a shutdown."""
+    """Cancels `stop`, as the deadline of a shutdown does."""
     await harness.close()
     before = asyncio.all_tasks()
     transport = harness.transport = await harness.connect()
@@ -51,6 +51,7 @@ async def test_a_cancelled_end_leaves_nothing_behind(harness: TransportHarness) 
         assert task.done()
     async with asyncio.timeout(10 * harness.target.patience):
         await transport.close()
+        await harness.stop_senders()
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.05)
 

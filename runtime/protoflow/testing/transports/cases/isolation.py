@@ -1,4 +1,4 @@
-"""Start marks: what was running alone when its process died, and nothing else, is marked."""
+"""Start marks: only the message that ran alone when its process died is marked."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from protoflow.testing.transports.harness import Member, TransportHarness, needs
 from protoflow.testing.transports.processes import program_environment
 from protoflow.transport import Isolation, Transport
 
-#: In seconds: what a killed process held comes again after that.
+#: The lease in seconds, after which messages of a killed process are redelivered.
 LEASE = 2.0
 
 
 @pytest.fixture(params=["NONE", "PER_KEY"])
 def ordering(request: pytest.FixtureRequest, harness: TransportHarness) -> Ordering:
-    """Brokers may keep the marks of ordered and unordered groups in different places."""
+    """Runs a case for both orderings: brokers may store marks of ordered groups elsewhere."""
     if request.param == "PER_KEY" and not harness.capabilities.per_key:
         pytest.skip("capability: per_key")
     return Ordering[request.param]
 
 
 async def killed(harness: TransportHarness, topic: str, ordering: Ordering, *steps: str) -> None:
-    """A process takes the first message, does the steps with it, and is killed."""
+    """Kills a process after it received the first message and did these steps with it."""
     if harness.target.crash is not None:
         await _crashed(harness, harness.target.crash, topic, ordering, *steps)
         return
@@ -59,7 +59,7 @@ async def _crashed(
     ordering: Ordering,
     *steps: str,
 ) -> None:
-    """The same case for a transport that keeps everything in the memory of one process."""
+    """Does the same on a transport that stores everything in the memory of one process."""
     transport = await harness.connect()
     member = await harness.join(topic, transport=transport, ordering=ordering, lease=LEASE)
     (delivery,) = await member.take(1)
@@ -76,7 +76,7 @@ def isolation(member: Member) -> Isolation:
 async def alone(
     harness: TransportHarness, topic: str, ordering: Ordering, payload: bytes
 ) -> tuple[Member, Delivery, int]:
-    """A new member, and the message that it is to run alone."""
+    """Returns a new member, the message that it must run alone, and the message's start marks."""
     member = await harness.join(topic, ordering=ordering, lease=LEASE)
     delivery, marks = await member.isolated()
     assert delivery.message.payload == payload
@@ -167,7 +167,7 @@ async def test_a_mark_is_of_one_message(harness: TransportHarness, ordering: Ord
 async def test_what_comes_again_after_an_end_has_no_mark(
     harness: TransportHarness, ordering: Ordering, action: Action
 ) -> None:
-    """The scheduler clears before it settles."""
+    """The scheduler clears the mark before it settles."""
     topic = harness.topic()
     member = await harness.join(topic, ordering=ordering)
     await harness.send(topic, b"x", key=b"k")
@@ -208,7 +208,7 @@ async def test_clearing_twice_is_clearing_once(
 async def test_clearing_beside_the_settlement_brings_nothing_back(
     harness: TransportHarness, ordering: Ordering, first: str
 ) -> None:
-    """A killer that is proved is dead-lettered: its mark is cleared while it is settled."""
+    """The scheduler dead-letters a proved killer, so its mark is cleared while it is settled."""
     topic = harness.topic()
     member = await harness.join(topic, ordering=ordering)
     await harness.send(topic, b"killer", key=b"k")

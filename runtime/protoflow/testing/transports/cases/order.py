@@ -1,4 +1,4 @@
-"""Order per key and per partition, over all members of a group."""
+"""The order per key and per partition, over all members of a group."""
 
 from __future__ import annotations
 
@@ -110,8 +110,10 @@ async def test_messages_without_key_wait_for_nobody(harness: TransportHarness) -
 async def at_work(
     harness: TransportHarness, members: Sequence[Member], count: int
 ) -> AsyncIterator[list[tuple[bytes, int]]]:
-    """Members that handle like the scheduler until `count` messages are handled; yields the key
-    and the number of each, in turn."""
+    """Runs members that handle messages as the scheduler does, until `count` are handled.
+
+    Yields the list of keys and numbers, in the order of handling.
+    """
     log: list[tuple[bytes, int]] = []
     running: set[bytes] = set()
     workers = [asyncio.create_task(work(member, log, running)) for member in members]
@@ -128,7 +130,7 @@ async def at_work(
 
 
 async def work(member: Member, log: list[tuple[bytes, int]], running: set[bytes]) -> None:
-    """Handles like the scheduler: each key of a batch in turn, all keys at once."""
+    """Handles batches as the scheduler does: the messages of a key in turn, keys concurrently."""
     while True:
         batch = await member.subscription.receive(8, MEGABYTE)
         lanes: dict[bytes, list[Delivery]] = defaultdict(list)
@@ -142,7 +144,7 @@ async def _lane(
 ) -> None:
     for index, delivery in enumerate(lane):
         key = delivery.message.key or b""
-        assert key not in running, "two members have one key at once"
+        assert key not in running, "two members handle one key at the same time"
         running.add(key)
         await asyncio.sleep(random.random() * 0.01)
         running.discard(key)

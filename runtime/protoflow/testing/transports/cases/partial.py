@@ -1,4 +1,4 @@
-"""What is wrong with one message or settlement never touches its neighbours."""
+"""An invalid message or settlement does not affect others in the same call."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from protoflow.errors import PublishError
 from protoflow.message import Action, Message, Settlement, SettleResult
 from protoflow.testing.transports.harness import TransportHarness, needs, numbers, payloads
 
-#: What no transport can send: users make such messages by mistake.
+#: Invalid messages that users publish by mistake, and that no transport can send.
 BAD: dict[str, dict[str, Any]] = {
     "payload is text": {"payload": "text"},
     "payload is a number": {"payload": 17},
     "key is text": {"key": "text"},
     "metadata has a number": {"metadata": {"a": 1}},
     "metadata has None": {"metadata": {"a": None}},
-    "metadata has a name that is none": {"metadata": {None: "a"}},
+    "metadata has an invalid name": {"metadata": {None: "a"}},
 }
 
 
@@ -34,14 +34,15 @@ async def test_one_bad_message_between_good_ones(harness: TransportHarness, kind
     member = await harness.join(topic)
     good = [harness.message(topic, payload) for payload in numbers(0, 4)]
     submitted = [good[0], bad(harness, topic, kind), *good[1:3], bad(harness, topic, kind), good[3]]
-    errors = await harness.transport.submit(submitted)
+    submitting = harness.transport.submit(submitted)
+    batch = await member.take(4)
+    assert sorted(payloads(batch)) == numbers(0, 4)
+    await member.ack(*batch)
+    errors = await submitting
     assert [isinstance(error, PublishError) for error in errors] == [
         message not in good for message in submitted
     ]
     assert [error for error in errors if not isinstance(error, PublishError)] == [None] * 4
-    batch = await member.take(4)
-    assert sorted(payloads(batch)) == numbers(0, 4)
-    await member.ack(*batch)
     await harness.send(topic, b"later")
     await member.ack(*await member.take(1))
     await member.nothing()
@@ -94,7 +95,7 @@ async def test_settled_ones_between_others(harness: TransportHarness) -> None:
 async def test_a_repeated_settlement_changes_nothing(
     harness: TransportHarness, action: Action
 ) -> None:
-    """It is not UNKNOWN either, or it would be repeated for ever."""
+    """The result must not be UNKNOWN either, because the runtime would repeat it for ever."""
     topic = harness.topic()
     member = await harness.join(topic)
     await harness.send(topic, *numbers(0, 3))

@@ -1,4 +1,4 @@
-"""A topic is read without joining a group: nothing is settled, no group sees it."""
+"""A topic is read outside of all groups, which changes nothing for any group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read(
 ) -> AsyncGenerator[TopicRecord]:
     assert isinstance(harness.transport, TopicReader)
     records = harness.transport.read_topic(topic, start=start, follow=follow)
-    assert isinstance(records, AsyncGenerator), "whoever reads no more closes it"
+    assert isinstance(records, AsyncGenerator), "every reader closes it at the end"
     return records
 
 
@@ -77,6 +77,6 @@ async def test_a_read_ends_with_what_was_there_while_others_publish(
     async with asyncio.timeout(20 * harness.target.patience):
         async for record in read(harness, topic, Start.EARLIEST):
             found.append(record.message.payload)
-            if len(found) < 20:  # else a read that follows would never end
+            if len(found) < 20:  # ends the case even if `read` also returns new records
                 await harness.send(topic, b"later", key=b"k")
     assert found == numbers(0, 5)

@@ -1,4 +1,4 @@
-"""Dead letters are replayed: to the group that failed or to the origin, in order, or reported."""
+"""Dead letters are replayed in order, to the failed group or to the topic, or reported."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_dead_letters_of_one_key_are_replayed_in_order(
 async def test_replays_keep_their_order_beside_new_messages_of_their_keys(
     harness: TransportHarness, dead: DeadLetterTopic
 ) -> None:
-    """With two members: no key is in both at once, be it for a replay."""
+    """With two members: they never hold a key at the same time, even during a replay."""
     members = [
         await harness.join(dead.topic, transport=await harness.connect(), ordering=Ordering.PER_KEY)
         for _ in range(2)

@@ -1,4 +1,4 @@
-"""Failed runs: given back with a delay, remembered, counted, fenced."""
+"""Failed runs: a message is given back with a delay, its count is stored, old receipts fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from protoflow.message import Settlement, SettleResult
 from protoflow.testing.transports.harness import MEGABYTE, TransportHarness, needs, payloads
 
-#: Clocks of broker and client may differ by this much, in seconds.
+#: Seconds by which the clocks of broker and client may differ.
 SKEW = 0.02
 
 

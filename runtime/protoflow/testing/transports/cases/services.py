@@ -1,4 +1,4 @@
-"""A service on the transport: handled, retried, dead-lettered, in order, and after a crash."""
+"""A service handles, retries and dead-letters messages in order, also after a crash."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from protoflow.contract.spec import DeliveryPolicy, Ordering, RetryPolicy
 from protoflow.testing.transports.harness import TransportHarness, needs, numbers
 from protoflow.testing.transports.service_harness import Runs, ServiceHarness
 
-#: In seconds: what a killed process held comes again after that.
+#: The lease in seconds, after which messages of a killed process are redelivered.
 LEASE = 2.0
 TASKS = [number.decode() for number in numbers(0, 20)]
 
 
 @pytest_asyncio.fixture
 async def services(harness: TransportHarness, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
-    """The services of one case, and a connection that publishes to them."""
+    """Provides the services of one case, and a connection that publishes to them."""
     services = ServiceHarness(harness, tmp_path)
     async with services.connection:
         yield services
@@ -122,8 +122,8 @@ async def test_a_result_is_published(services: ServiceHarness) -> None:
     async with services.running(double, results=results):
         await services.send("7")
         (delivery,) = await reader.take(1)
+        await reader.ack(delivery)
     assert StringValue.FromString(delivery.message.payload or b"").value == "77"
-    await reader.ack(delivery)
 
 
 @needs("at_least_once", "per_key")
@@ -153,7 +153,7 @@ async def test_concurrency_is_bounded_and_reached(services: ServiceHarness) -> N
         running += 1
         most = max(most, running)
         async with asyncio.timeout(10 * services.harness.target.patience):
-            while most < 3:  # the others begin while this one runs
+            while most < 3:  # the others must begin while this one runs
                 await asyncio.sleep(0.01)
         running -= 1
         done += 1
@@ -163,7 +163,8 @@ async def test_concurrency_is_bounded_and_reached(services: ServiceHarness) -> N
         await services.send(*TASKS)
         await services.until(lambda: done == len(TASKS), within=20)
     assert most >= 3
-    if services.harness.capabilities.at_least_once:  # else the policy is another one
+    # Without this capability, the fixture uses another policy.
+    if services.harness.capabilities.at_least_once:
         assert most == 3
 
 
@@ -217,4 +218,4 @@ async def test_what_a_killed_process_was_handling_is_handled_again(
     assert await services.kill_while_handling(lease=LEASE) == ["7 1"]
     async with services.running(runs.work, lease=LEASE):
         await services.until(lambda: runs.done, within=20)
-    assert runs.seen == [("7", 1)], "a crash is no failed run"
+    assert runs.seen == [("7", 1)], "a crash does not count as a failed run"

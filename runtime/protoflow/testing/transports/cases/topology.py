@@ -74,7 +74,7 @@ async def test_ensure_is_idempotent_and_verify_is_content(harness: TransportHarn
         await harness.transport.ensure(topology, mode)
 
 
-@needs("at_least_once")
+@needs("at_least_once", "dead_letters")
 async def test_verify_names_what_is_missing(harness: TransportHarness) -> None:
     topic = harness.topic("absent")
     topology = Topology(subscriptions=(harness.settings(topic),))
@@ -115,7 +115,7 @@ async def test_lag_counts_what_is_not_settled(harness: TransportHarness) -> None
 
 
 async def _lag_of(harness: TransportHarness, topic: str, messages: int) -> Lag:
-    """Brokers report it with a delay."""
+    """Waits for a lag, because brokers report it with a delay."""
     assert isinstance(harness.transport, LagReader)
     async with asyncio.timeout(10 * harness.target.patience):
         while (lag := await harness.transport.lag(topic, harness.group())).messages != messages:

@@ -1,4 +1,4 @@
-"""What strangers write is not believed, and names that look alike stay apart."""
+"""Headers of foreign clients are not trusted, and similar names do not mix."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ PAIRS = {
     "dot and dash in the topic": (("{u}.a.b", "g"), ("{u}.a-b", "g")),
     "a retry topic's name": (("{u}.t", "g"), ("{u}.t.g.retry", "g")),
     "upper and lower case": (("{u}.t", "G"), ("{u}.t", "g")),
-    "long names, another end": (("{u}." + "x" * 150 + "1", "g"), ("{u}." + "x" * 150 + "2", "g")),
+    "long names, two ends": (("{u}." + "x" * 150 + "1", "g"), ("{u}." + "x" * 150 + "2", "g")),
 }  # fmt: skip
 
 
 @needs("groups", "at_least_once")
 @pytest.mark.parametrize("pair", PAIRS)
 async def test_names_that_look_alike_stay_apart(harness: TransportHarness, pair: str) -> None:
-    """Each group gets its own topic's messages, and its own retries."""
+    """Each group receives only the messages of its own topic, and its own retries."""
     unique = uuid.uuid4().hex[:10]
     places = [(topic.format(u=unique), group) for topic, group in PAIRS[pair]]
     try:

@@ -1,4 +1,4 @@
--- How many entries this group could be handed now, at least.
+-- Returns a lower bound of the number of entries that this group could claim now.
 local count = call('ZCOUNT', ordered and L or W, '-inf', now)
 if closed() then return count end
 for _, info in ipairs(call('XINFO', 'GROUPS', S)) do

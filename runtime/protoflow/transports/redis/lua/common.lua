@@ -1,32 +1,32 @@
--- What the other scripts begin with. Each script is one atomic step on one shard of one topic.
+-- The beginning of every script. Each script is one atomic step on one shard of one topic.
 --
--- KEYS[1] is the stream of the shard; every other key begins with its name, so all of them lie in
--- one slot of a cluster. Of each group:
+-- KEYS[1] is the stream of the shard. Every other key begins with its name, so that all keys are in
+-- one slot of a cluster. Each group has these keys:
 --
---   <stream>:waiting:<group>  sorted set: entries that nobody holds -> when they may be claimed
---   <stream>:state:<group>    hash: entry -> failed runs, time of the first, deliveries
+--   <stream>:waiting:<group>  sorted set: entries without a holder -> time when they may be claimed
+--   <stream>:state:<group>    hash: entry -> failed runs, time of the first failure, deliveries
 --   <stream>:marks:<group>    hash: entry -> start marks
---   <stream>:turns:<group>    hash: member -> the last turn of its calls in which one was lost
---   <stream>:mode:<group>     how its order is kept: none, key, all; how far the next three are
+--   <stream>:turns:<group>    hash: member -> its number of lost calls; calls of earlier turns are refused
+--   <stream>:mode:<group>     order of the group (none, key, all), and progress of building the next three
 --   <stream>:parked:<group>   ordered groups: the waiting entries by lane, then by id
---   <stream>:lanes:<group>    ordered groups: lanes with waiting entries -> when one is due
---   <stream>:holders:<group>  ordered groups: lane -> who holds entries of it, and how many; each
---                             member on a line, for a group that was not ordered had several
+--   <stream>:lanes:<group>    ordered groups: lanes with waiting entries -> time when one is due
+--   <stream>:holders:<group>  ordered groups: lane -> its holders and their numbers of entries, one
+--                             a line (several, if the group was not ordered before)
 --
--- What a member holds is in the group's pending entries, and nowhere else; its lease is their idle
--- time. A claim is told from every other by the consumer and the number of deliveries.
+-- The entries that a member holds are the group's pending entries; their idle time is compared with
+-- the lease. The consumer and the number of deliveries identify a claim of an entry.
 --
--- ARGV begins with the group and the consumer.
+-- The first two values in ARGV are the group and the consumer.
 local call, S, group, me = redis.call, KEYS[1], ARGV[1], ARGV[2]
 local function key_of(part, name) return S..':'..part..':'..(name or group) end
 local W, T, M, N = key_of('waiting'), key_of('state'), key_of('marks'), key_of('turns')
 local D, P, L, H = key_of('mode'), key_of('parked'), key_of('lanes'), key_of('holders')
--- With a stage, the indexes of an ordered group are made up to a place.
+-- If there is a stage, the indexes of an ordered group are built up to a place.
 local mode, stage, place = string.match(call('GET', D) or 'none', '^(%S+) ?(%S*) ?(%S*)$')
 local ordered = mode ~= 'none'
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
--- So many entries a script looks at, at most: meanwhile the server answers nobody else.
+-- The most entries that a script reads, because the server answers no other client meanwhile.
 local MOST = 1000
 
 local function lane_of(id, key)
@@ -41,7 +41,7 @@ local function head_of(fields)
     local name = fields[i]
     if name == '_key' then key = fields[i + 1]
     elseif name == '_due' then
-      local digits = string.match(fields[i + 1], '^%d+$')  -- else others wrote it, or for ever
+      local digits = string.match(fields[i + 1], '^%d+$')  -- other clients may have written other values
       due = digits and #digits < 14 and tonumber(digits)
     elseif name == '_to' then to = fields[i + 1] end
   end
@@ -63,7 +63,7 @@ local function park(id, lane, due)
   call('ZADD', W, due, id)
   if lane then call('ZADD', P, 0, lane..sortable(id)..id) end
 end
--- Who holds a lane; '': several members.
+-- Returns the holder of a lane; '' if there are several.
 local function holder(lane)
   local held = call('HGET', H, lane)
   return held and (string.match(held, '^([^\n]+) %d+$') or '')
@@ -76,8 +76,8 @@ local function hold(lane, who, change)
   if change > 0 then lines[#lines + 1] = who..' '..change end
   if #lines > 0 then call('HSET', H, lane, table.concat(lines, '\n')) else call('HDEL', H, lane) end
 end
--- Whether the only lane of the shard has entries that wait, or another member holds it: then what
--- is new waits, too, and may stay unread.
+-- Returns whether the shard's only lane has waiting entries or is held by another member. New entries
+-- must wait then, too, so they need not be read.
 local function closed()
   if mode ~= 'all' then return false end
   local lane = lane_of()
@@ -108,7 +108,7 @@ local function holds(id, count)
   local found = call('XPENDING', S, group, id, id, 1, me)[1]
   return found ~= nil and found[4] == tonumber(count)
 end
--- Whether a call of this member was overtaken by one that gave back what it had claimed.
+-- Returns whether a later call of this member has already given back the claims of this call.
 local function overtaken(turn) return tonumber(turn) < tonumber(call('HGET', N, me) or 0) end
 local function portions(ids, handle)
   for i = 1, #ids, MOST do
@@ -117,8 +117,8 @@ local function portions(ids, handle)
     handle(part)
   end
 end
--- What to do with entries that this group is done with: no other may have them waiting, pending or
--- ahead of it.
+-- Deletes entries that this group has settled, unless they wait, are pending or are still unread in
+-- another group.
 local function remove(ids)
   if #ids == 0 or call('HGET', S..':topic', 'kept') then return end
   local others = {}
@@ -144,19 +144,19 @@ local function remove(ids)
   end
   portions(free, function(part) call('XDEL', S, unpack(part)) end)
 end
--- Removes a group, and all that is kept for it.
+-- Removes a group and all its keys.
 local function destroy(name)
   call('XGROUP', 'DESTROY', S, name)
   for _, part in ipairs({'waiting', 'state', 'marks', 'turns', 'mode', 'parked', 'lanes', 'holders'}) do
     call('UNLINK', key_of(part, name))
   end
 end
--- Gives entries of a consumer back, as if their deliveries had been `less` fewer.
+-- Gives entries back; `less` is subtracted from their numbers of deliveries.
 local function give_back(entries, less)
   local lanes = {}
   for _, each in ipairs(entries) do
     local id, who, count = each[1], each[2], each[4]
-    -- First: when memory is short, a script may go on after a write that needs none.
+    -- First, because it needs no memory: after it, Redis lets the script finish if memory is short.
     call('XACK', S, group, id)
     local lane, entry = lane_in_stream(id)
     if entry then
@@ -171,11 +171,11 @@ local function give_back(entries, less)
   end
   for lane in pairs(lanes) do refresh(lane) end
 end
--- Goes on with the indexes of an ordered group: first what is held, then what waits.
+-- Continues to build the indexes of an ordered group: first of held, then of waiting entries.
 local function go_on()
   if stage == 'held' then
     local entries = redis.pcall('XPENDING', S, group, place, '+', MOST)
-    if entries.err then entries = {} end  -- the group is gone
+    if entries.err then entries = {} end  -- the group was deleted
     for _, each in ipairs(entries) do
       local lane = lane_in_stream(each[1])
       if lane then hold(lane, each[2], 1) end
@@ -197,7 +197,7 @@ local function go_on()
   end
   call('SET', D, stage == '' and mode or mode..' '..stage..' '..place)
 end
--- Makes the indexes anew; what is not done after two steps, the next calls do.
+-- Builds the indexes again. If two steps are not enough, the next calls continue.
 local function rebuild(order)
   call('UNLINK', P, L, H)
   mode, ordered = order, order ~= 'none'

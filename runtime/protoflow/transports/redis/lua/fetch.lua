@@ -1,5 +1,5 @@
--- Claims what is due, then what is new: up to so many entries, and so many bytes.
--- Returns the newest entry of the stream, ms until something is due (-1: nothing waits), deliveries.
+-- Claims due entries, then new ones, up to a number of entries and of bytes.
+-- Returns the newest entry of the stream, ms until an entry is due (-1: none waits), deliveries.
 if overtaken(ARGV[3]) then return {err = 'OVERTAKEN by a later call'} end
 local room, bytes, taken = tonumber(ARGV[4]), tonumber(ARGV[5]), {}
 local function hand_out(id, count, failures, first, fields)
@@ -42,10 +42,10 @@ local function take(id, fields)
   local key, due, to = head_of(fields)
   if to and to ~= group then
     call('XACK', S, group, id)
-    return remove({id})  -- there may be no such group
+    return remove({id})  -- this group may not exist
   end
   local waiting = lane_of(id, key)
-  local lane = (mode == 'all' or (key and key ~= '')) and waiting  -- without a key it has no order
+  local lane = (mode == 'all' or (key and key ~= '')) and waiting  -- entries without a key have no order
   local by = lane and holder(lane)
   if due > now or (by and by ~= me) or (lane and call('ZSCORE', L, lane)) then
     call('XACK', S, group, id)
@@ -56,7 +56,7 @@ local function take(id, fields)
   if lane then hold(lane, me, 1) end
   hand_out(id, 1, 0, '0', fields)
 end
--- Past what waits for others, so far and no further.
+-- Reads new entries; some of them must wait for others, so the number of reads is limited.
 local left = MOST
 while room > 0 and bytes > 0 and left > 0 and not closed() do
   local asked = math.min(room, left, 32)

@@ -1,4 +1,4 @@
--- Makes a group where it is missing: mode (or nothing), start, lease of a broadcast.
+-- Creates a group if it is missing. ARGV: mode (or nothing), start, lease of a broadcast.
 local order, start, lease = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local made = redis.pcall('XGROUP', 'CREATE', S, group, start, 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP') then return made end

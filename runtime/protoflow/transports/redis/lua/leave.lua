@@ -1,4 +1,4 @@
--- A member ends: what it holds is free. Returns whether its group went with it; -1: call again.
+-- Removes a member and frees its entries. Returns whether its group was removed; -1: call again.
 local entries = call('XPENDING', S, group, '-', '+', MOST, me)
 give_back(entries, 0)
 if #entries == MOST then return -1 end

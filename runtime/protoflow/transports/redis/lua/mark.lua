@@ -1,4 +1,4 @@
--- Reads, adds or clears start marks of an entry that is held; -1: it is not.
+-- Reads, adds or clears the start marks of a held entry. Returns -1 if it is not held.
 local action, id = ARGV[3], ARGV[4]
 if not holds(id, ARGV[5]) then return -1 end
 if action == 'add' then return call('HINCRBY', M, id, 1) end

@@ -1,5 +1,5 @@
--- Adds messages: ARGV is `require` or nothing, then of each message the number of its fields, its
--- delay in ms, and its fields. Returns an error for each.
+-- Adds messages. ARGV: `require` or nothing, then for each message the number of its fields, its
+-- delay in ms, and its fields. Returns an error for each message.
 local S, subscribed, results, i = KEYS[1], true, {}, 2
 if ARGV[1] == 'require' then
   local groups = redis.pcall('XINFO', 'GROUPS', S)

@@ -1,5 +1,5 @@
--- Gives back what this consumer holds and does not know: the answer of a fetch was lost. Of each
--- call its turn, where to go on, and what is known. Returns where to go on.
+-- Gives back entries that this consumer holds without knowing it, because the answer of a fetch was
+-- lost. ARGV: turn, start position, and the known entries. Returns the next position.
 if overtaken(ARGV[3]) then return {err = 'OVERTAKEN by a later call'} end
 call('HSET', N, me, ARGV[3])
 local known, unknown, place = {}, {}, ''

@@ -1,6 +1,6 @@
--- Renews leases, ends those of others that nobody renewed, and removes what is left behind: mode,
--- lease, where to look for lanes, then id and deliveries of each entry. Returns whether a group was
--- removed, where to go on with lanes, and for each entry 1 if it is not held any more.
+-- Renews leases, ends leases of other members that were not renewed, and removes left-over data.
+-- ARGV: mode, lease, position among lanes, then id and deliveries of each entry. Returns whether a
+-- group was removed, the next position among lanes, and for each entry 1 if it is not held any more.
 local order, lease, lost, held = ARGV[3], tonumber(ARGV[4]), {}, {}
 for i = 6, #ARGV, 2 do
   local mine = holds(ARGV[i], ARGV[i + 1])
@@ -13,10 +13,10 @@ portions(held, function(part)
   claim[#claim + 1] = 'JUSTID'
   call(unpack(claim))
 end)
--- Leases that ended, of whatever member.
+-- End expired leases of every member.
 give_back(call('XPENDING', S, group, 'IDLE', lease, '-', '+', MOST), 0)
 if order ~= mode or (ordered and call('ZCARD', W) ~= call('ZCARD', P)) then rebuild(order) end
--- Members that are gone leave their names behind, and groups of broadcasts all they had.
+-- Killed members leave their names behind; groups of broadcasts leave all their keys.
 local busy = {}
 for _, info in ipairs(call('XINFO', 'CONSUMERS', S, group)) do
   local fields = {}
@@ -27,7 +27,7 @@ for _, info in ipairs(call('XINFO', 'CONSUMERS', S, group)) do
     call('HDEL', N, fields.name)
   end
 end
--- Lanes of entries that were deleted by hand: nobody settles those.
+-- Entries that an operator deleted are never settled, so free their lanes.
 local scan = call('HSCAN', H, ARGV[5], 'COUNT', MOST)
 for i = 1, #scan[2], 2 do
   for who in string.gmatch(scan[2][i + 1], '([^\n]+) %d+') do

@@ -1,13 +1,13 @@
--- Settles entries that are held: id, deliveries, and A<key> or N<delay> <failures> <first> <less> <key>.
--- A key begins with k; it is not said by members that need no order. Returns whether something became
--- free, and for each entry 1, or 0 if it is not held.
+-- Settles held entries: id, deliveries, and A<key> or N<delay> <failures> <first> <less> <key>.
+-- A key begins with k; members without order leave it out. Returns whether an entry became free, and
+-- for each entry 1, or 0 if it is not held.
 local results, done, gone, lanes, waits = {}, {}, {}, {}, 0
 for i = 3, #ARGV, 3 do
   local mine = holds(ARGV[i], ARGV[i + 1])
   results[#results + 1] = mine and 1 or 0
   if mine then gone[#gone + 1] = ARGV[i] end
 end
--- First: when memory is short, a script may go on after a write that needs none.
+-- First, because it needs no memory: after it, Redis lets the script finish if memory is short.
 portions(gone, function(part) call('XACK', S, group, unpack(part)) end)
 for i = 3, #ARGV, 3 do
   local id, what = ARGV[i], ARGV[i + 2]

@@ -1,4 +1,4 @@
--- Removes what no group needs any more, after a group is gone. Returns where to go on.
+-- Removes entries that no group needs, after a group was deleted. Returns the next position.
 local entries = call('XRANGE', S, ARGV[3], '+', 'COUNT', MOST)
 if #entries == 0 or #call('XINFO', 'GROUPS', S) == 0 then return '' end
 local ids = {}

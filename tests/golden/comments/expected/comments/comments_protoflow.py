@@ -127,7 +127,7 @@ class CommentsHandler(_pf.Handler):
 
 
 class CommentsProducer(_pf.Producer):
-    """Publishes what comments.Comments consumes.
+    """Publishes the messages that comments.Comments consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """

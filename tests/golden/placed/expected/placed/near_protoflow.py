@@ -66,7 +66,7 @@ class PlacedHandler(_pf.Handler):
     async def move(
         self, message: _near_pb2.Near, context: _pf.Context, /
     ) -> _pf.Result[_placed_far_far_pb2.Far]:
-        """Consumes `near` in the group `placed.Placed`; what it returns goes to `far`."""
+        """Consumes `near` in the group `placed.Placed`; publishes its results to `far`."""
 
     @_abc.abstractmethod
     async def done(
@@ -76,7 +76,7 @@ class PlacedHandler(_pf.Handler):
 
 
 class PlacedProducer(_pf.Producer):
-    """Publishes what placed.Placed consumes.
+    """Publishes the messages that placed.Placed consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """

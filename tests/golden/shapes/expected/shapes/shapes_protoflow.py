@@ -118,13 +118,13 @@ class ShapesHandler(_pf.Handler):
     async def one_to_one(
         self, message: _shapes_pb2.In, context: _pf.Context, /
     ) -> _pf.Result[_shapes_pb2.Out]:
-        """Consumes `in` in the group `one-to-one`; what it returns goes to `out`."""
+        """Consumes `in` in the group `one-to-one`; publishes its results to `out`."""
 
     @_abc.abstractmethod
     def one_to_many(
         self, message: _shapes_pb2.In, context: _pf.Context, /
     ) -> _pf.Results[_shapes_pb2.Out]:
-        """Consumes `in` in the group `one-to-many`; what it returns goes to `elsewhere`."""
+        """Consumes `in` in the group `one-to-many`; publishes its results to `elsewhere`."""
 
     @_abc.abstractmethod
     async def many(
@@ -136,7 +136,7 @@ class ShapesHandler(_pf.Handler):
     async def many_to_one(
         self, messages: _pf.Batch[_shapes_pb2.In], context: _pf.Context, /
     ) -> _pf.Result[_shapes_pb2.Out]:
-        """Consumes `in` in the group `many-to-one`; what it returns goes to `out`."""
+        """Consumes `in` in the group `many-to-one`; publishes its results to `out`."""
 
     @_abc.abstractmethod
     async def once(self, message: _shapes_pb2.In, context: _pf.Context, /) -> None:
@@ -146,7 +146,7 @@ class ShapesHandler(_pf.Handler):
     def many_to_many(
         self, messages: _pf.Batch[_shapes_pb2.In], context: _pf.Context, /
     ) -> _pf.Results[_shapes_pb2.Out]:
-        """Consumes `in` in the group `many-to-many`; what it returns goes to `out`."""
+        """Consumes `in` in the group `many-to-many`; publishes its results to `out`."""
 
 
 class ShapesHandlerSync(_pf.HandlerSync):
@@ -162,13 +162,13 @@ class ShapesHandlerSync(_pf.HandlerSync):
     def one_to_one(
         self, message: _shapes_pb2.In, context: _pf.SyncContext, /
     ) -> _pf.Result[_shapes_pb2.Out]:
-        """Consumes `in` in the group `one-to-one`; what it returns goes to `out`."""
+        """Consumes `in` in the group `one-to-one`; publishes its results to `out`."""
 
     @_abc.abstractmethod
     def one_to_many(
         self, message: _shapes_pb2.In, context: _pf.SyncContext, /
     ) -> _pf.SyncResults[_shapes_pb2.Out]:
-        """Consumes `in` in the group `one-to-many`; what it returns goes to `elsewhere`."""
+        """Consumes `in` in the group `one-to-many`; publishes its results to `elsewhere`."""
 
     @_abc.abstractmethod
     def many(
@@ -180,7 +180,7 @@ class ShapesHandlerSync(_pf.HandlerSync):
     def many_to_one(
         self, messages: _pf.Batch[_shapes_pb2.In], context: _pf.SyncContext, /
     ) -> _pf.Result[_shapes_pb2.Out]:
-        """Consumes `in` in the group `many-to-one`; what it returns goes to `out`."""
+        """Consumes `in` in the group `many-to-one`; publishes its results to `out`."""
 
     @_abc.abstractmethod
     def once(self, message: _shapes_pb2.In, context: _pf.SyncContext, /) -> None:
@@ -190,11 +190,11 @@ class ShapesHandlerSync(_pf.HandlerSync):
     def many_to_many(
         self, messages: _pf.Batch[_shapes_pb2.In], context: _pf.SyncContext, /
     ) -> _pf.SyncResults[_shapes_pb2.Out]:
-        """Consumes `in` in the group `many-to-many`; what it returns goes to `out`."""
+        """Consumes `in` in the group `many-to-many`; publishes its results to `out`."""
 
 
 class ShapesProducer(_pf.Producer):
-    """Publishes what shapes.Shapes consumes.
+    """Publishes the messages that shapes.Shapes consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """
@@ -234,7 +234,7 @@ class ShapesProducer(_pf.Producer):
 
 
 class ShapesProducerSync(_pf.ProducerSync):
-    """Publishes what shapes.Shapes consumes.
+    """Publishes the messages that shapes.Shapes consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """

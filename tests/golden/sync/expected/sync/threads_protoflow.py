@@ -107,13 +107,13 @@ class ThreadsHandlerSync(_pf.HandlerSync):
     def one_to_one(
         self, message: _threads_pb2.In, context: _pf.SyncContext, /
     ) -> _pf.Result[_threads_pb2.Out]:
-        """Consumes `in` in the group `one-to-one`; what it returns goes to `out`."""
+        """Consumes `in` in the group `one-to-one`; publishes its results to `out`."""
 
     @_abc.abstractmethod
     def one_to_many(
         self, message: _threads_pb2.In, context: _pf.SyncContext, /
     ) -> _pf.SyncResults[_threads_pb2.Out]:
-        """Consumes `in` in the group `one-to-many`; what it returns goes to `elsewhere`."""
+        """Consumes `in` in the group `one-to-many`; publishes its results to `elsewhere`."""
 
     @_abc.abstractmethod
     def many(
@@ -125,17 +125,17 @@ class ThreadsHandlerSync(_pf.HandlerSync):
     def many_to_one(
         self, messages: _pf.Batch[_threads_pb2.In], context: _pf.SyncContext, /
     ) -> _pf.Result[_threads_pb2.Out]:
-        """Consumes `in` in the group `many-to-one`; what it returns goes to `out`."""
+        """Consumes `in` in the group `many-to-one`; publishes its results to `out`."""
 
     @_abc.abstractmethod
     def many_to_many(
         self, messages: _pf.Batch[_threads_pb2.In], context: _pf.SyncContext, /
     ) -> _pf.SyncResults[_threads_pb2.Out]:
-        """Consumes `in` in the group `many-to-many`; what it returns goes to `out`."""
+        """Consumes `in` in the group `many-to-many`; publishes its results to `out`."""
 
 
 class ThreadsProducerSync(_pf.ProducerSync):
-    """Publishes what sync.Threads consumes.
+    """Publishes the messages that sync.Threads consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """

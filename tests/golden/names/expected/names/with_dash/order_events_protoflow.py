@@ -136,7 +136,7 @@ class SameHandler(_pf.Handler):
     async def import_(
         self, message: _order_events_pb2.Outer, context: _pf.Context, /
     ) -> _pf.Result[_order_events_pb2.Outer.Middle.InnerHTTPMessage]:
-        """Consumes `outer` in the group `names.dash.SameService`; what it returns goes to
+        """Consumes `outer` in the group `names.dash.SameService`; publishes its results to
         `inner`.
         """
 
@@ -213,7 +213,7 @@ class ServiceHandler(_pf.Handler):
 
 
 class SameProducer(_pf.Producer):
-    """Publishes what names.dash.SameService consumes.
+    """Publishes the messages that names.dash.SameService consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """
@@ -261,7 +261,7 @@ class SameProducer(_pf.Producer):
 
 
 class ServiceProducer(_pf.Producer):
-    """Publishes what names.dash.Service consumes.
+    """Publishes the messages that names.dash.Service consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """

@@ -146,8 +146,8 @@ class OrdersHandler(_pf.Handler):
     ) -> _pf.Result[_orders_pb2.OrderBilled]:
         """Bills an order.
 
-        Consumes `shop.{stage}.orders.placed` in the group `billing`; what it returns
-        goes to `shop.{stage}.orders.billed`.
+        Consumes `shop.{stage}.orders.placed` in the group `billing`; publishes its
+        results to `shop.{stage}.orders.billed`.
         """
 
     @_abc.abstractmethod
@@ -196,7 +196,7 @@ class AuditHandler(_pf.Handler):
 
 
 class OrdersProducer(_pf.Producer):
-    """Publishes what orders.v1.Orders consumes.
+    """Publishes the messages that orders.v1.Orders consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """
@@ -216,7 +216,7 @@ class OrdersProducer(_pf.Producer):
 
 
 class AuditProducer(_pf.Producer):
-    """Publishes what orders.v1.AuditService consumes.
+    """Publishes the messages that orders.v1.AuditService consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """

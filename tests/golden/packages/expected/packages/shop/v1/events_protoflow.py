@@ -111,7 +111,7 @@ class EventsHandler(_pf.Handler):
     async def bill(
         self, message: _events_pb2.Placed, context: _pf.Context, /
     ) -> _pf.Result[_packages_billing_v1_events_pb2.Billed]:
-        """Consumes `placed` in the group `packages.shop.v1.Events`; what it returns goes
+        """Consumes `placed` in the group `packages.shop.v1.Events`; publishes its results
         to `billing.billed`.
         """
 
@@ -119,8 +119,8 @@ class EventsHandler(_pf.Handler):
     async def keep(
         self, message: _packages_billing_v1_events_pb2.Billed, context: _pf.Context, /
     ) -> _pf.Result[_packages_hidden_hidden_pb2.Kept.Deep.Deeper]:
-        """Consumes `billing.billed` in the group `packages.shop.v1.Events`; what it
-        returns goes to `kept`.
+        """Consumes `billing.billed` in the group `packages.shop.v1.Events`; publishes its
+        results to `kept`.
         """
 
     @_abc.abstractmethod
@@ -136,13 +136,13 @@ class EventsHandler(_pf.Handler):
         context: _pf.Context,
         /,
     ) -> _pf.Result[_google_protobuf_any_pb2.Any]:
-        """Consumes `words` in the group `packages.shop.v1.Events`; what it returns goes to
-        `anything`.
+        """Consumes `words` in the group `packages.shop.v1.Events`; publishes its results
+        to `anything`.
         """
 
 
 class EventsProducer(_pf.Producer):
-    """Publishes what packages.shop.v1.Events consumes.
+    """Publishes the messages that packages.shop.v1.Events consumes.
 
     Each message goes to its topic; every group subscribed there gets the message.
     """

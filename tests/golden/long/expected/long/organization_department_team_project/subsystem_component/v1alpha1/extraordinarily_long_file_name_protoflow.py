@@ -103,7 +103,7 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
     ]:
         """Consumes
         `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`
-        in the group `long`; what it returns goes to `another`.
+        in the group `long`; publishes its results to `another`.
         """
 
     @_abc.abstractmethod
@@ -115,7 +115,7 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
     ) -> _pf.Result[
         _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
     ]:
-        """Consumes `another` in the group `long`; what it returns goes to
+        """Consumes `another` in the group `long`; publishes its results to
         `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`.
         """
 
@@ -123,7 +123,7 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
 class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseProducer(
     _pf.Producer
 ):
-    """Publishes what
+    """Publishes the messages that
     long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseService
     consumes.
 

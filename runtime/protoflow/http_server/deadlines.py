@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-#: Seconds for a whole request, and between two requests on one connection.
-PATIENCE: Final = 15.0
+from protoflow.http_server.bodies import PATIENCE
 
 
 class Deadlines:

@@ -1,0 +1,1 @@
+"""`protoflow export`: a contract under its settings, as manifests for an orchestrator."""

@@ -1,0 +1,122 @@
+"""One topic of a receiver: who may send to it, and what happens to its messages."""
+
+from __future__ import annotations
+
+import hmac
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Final, TypeAlias
+
+from protoflow.clock import Clock
+from protoflow.message import Message
+from protoflow.transports.http import codec
+from protoflow.transports.http.exchange import HANDLED, Exchange, answered
+from protoflow.transports.http.handshake import permission
+from protoflow.transports.http.options import Endpoint, HttpOptions
+from protoflow.transports.http.requests import Answer, HttpRequest, Refusal, later
+from protoflow.transports.http.signatures import Signer, signature_problem
+from protoflow.transports.http.subscription import STOPPING, HttpSubscription
+
+#: Stores the messages of a request in another transport.
+Store: TypeAlias = Callable[[Sequence[Message]], Awaitable[Answer]]
+_BUSY: Final = later(429, "too many messages are not handled yet", 1)
+_STARTING: Final = later(503, "the service is starting", 1)
+
+
+class TopicEndpoint:
+    """The endpoint of one topic.
+
+    Args:
+        endpoint: who may send, with the defaults filled in.
+        options: the limits.
+        clock: the time for signatures.
+        store: stores messages; None: the request waits until they are handled.
+
+    Attributes:
+        expected: the groups that must get every message.
+        subscriptions: their members in this process.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, options: HttpOptions, clock: Clock, store: Store | None = None
+    ) -> None:
+        self.endpoint = endpoint
+        self.options = options
+        self.expected: set[str] = set()
+        self.subscriptions: list[HttpSubscription] = []
+        self._clock = clock
+        self._store = store
+        self._signers = [Signer(secret) for secret in endpoint.secrets]
+        self._token = endpoint.token.reveal().encode() if endpoint.token else None
+
+    def leave(self, subscriptions: Collection[HttpSubscription]) -> None:
+        """Removes subscriptions, and their groups unless others are members of them."""
+        self.subscriptions = [one for one in self.subscriptions if one not in subscriptions]
+        self.expected &= {one.settings.group for one in self.subscriptions}
+
+    async def answer(self, request: HttpRequest) -> Answer:
+        """Answers a request. Raises Refusal or BodyError."""
+        if request.method == "OPTIONS":
+            return permission(request.headers, self.options)
+        if request.method != "POST":
+            raise Refusal(405, "send messages with POST", Allow="POST, OPTIONS")
+        self._check_sender(request.headers)
+        self._members(1, 0)
+        body = await request.read(self.options.max_message_bytes)
+        if self._signers:
+            problem = signature_problem(
+                self._signers, request.headers, body, self._clock.now(), self.options.tolerance
+            )
+            if problem:
+                raise Refusal(401, problem)
+        messages = codec.decode(self.endpoint.topic, request.headers, body, self.options.headers)
+        if not messages:
+            return HANDLED  # an empty batch
+        return await self._take(messages, len(body))
+
+    async def _take(self, messages: Sequence[Message], size: int) -> Answer:
+        if self._store is not None:
+            return await self._store(messages)
+        members = self._members(len(messages), size)
+        exchange, now = Exchange(), self._clock.now()
+        for message in messages:
+            weight = len(message.payload or b"") + len(message.key or b"")
+            weight += sum(map(len, [*message.metadata, *message.metadata.values()]))
+            for member in members:
+                member.offer(message, weight, now, exchange)
+        return await answered(exchange, self.options.answer_timeout)
+
+    def _members(self, messages: int, size: int) -> Sequence[HttpSubscription]:
+        """Returns one member of each group. Raises Refusal if a group cannot take the messages."""
+        if self._store is not None:
+            return ()
+        groups: dict[str, list[HttpSubscription]] = defaultdict(list)
+        for subscription in self.subscriptions:
+            if not subscription.stopped:
+                groups[subscription.settings.group].append(subscription)
+        if not groups or not self.expected <= groups.keys():
+            raise Refusal.of(STOPPING if self._stopping else _STARTING)
+        members = [min(group, key=_load) for group in groups.values()]
+        if not all(member.has_room(messages, size) for member in members):
+            raise Refusal.of(_BUSY)
+        return members
+
+    @property
+    def _stopping(self) -> bool:
+        return any(subscription.stopped for subscription in self.subscriptions)
+
+    def _check_sender(self, headers: Mapping[str, str]) -> None:
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refusal(415, "send the body without a content encoding")
+        if self._token is not None:
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            token = given.strip().encode("utf-8", "surrogateescape")
+            if not hmac.compare_digest(token, self._token) or scheme.lower() != "bearer":
+                raise Refusal(401, "a bearer token is needed", WWW_Authenticate="Bearer")
+        elif not self._signers and "origin" in headers:
+            # Any page in a browser on this machine can send requests to it.
+            raise Refusal(403, "pages of browsers may not send messages without a token")
+
+
+def _load(subscription: HttpSubscription) -> int:
+    return subscription.load

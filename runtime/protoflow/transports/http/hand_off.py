@@ -1,0 +1,141 @@
+"""HTTP in front of another transport, which stores what is received before it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from protoflow.config.secret import Secret
+from protoflow.config.url import TransportURL
+from protoflow.errors import ConfigError, PublishError, PublishRefusedError
+from protoflow.ids import new_id
+from protoflow.message import Message
+from protoflow.transport.interface import (
+    Capabilities,
+    Subscription,
+    SubscriptionListener,
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    Transport,
+    TransportSettings,
+)
+from protoflow.transports import create
+from protoflow.transports.http.options import HttpOptions
+from protoflow.transports.http.requests import Answer, later
+from protoflow.transports.http.subscription import STOPPING
+from protoflow.transports.http.transport import HttpTransport
+
+_STORED: Final = Answer(202)
+#: The most messages that are being stored; requests beyond it come later.
+_MOST: Final = 1000
+#: The optional interfaces of the store that this transport has, too.
+_OPTIONAL: Final = (
+    *("dead_letters", "lag", "read_topic", "find_message"),
+    *("creates_tables", "apply_tables"),
+)
+
+
+class HandOffTransport:
+    """Implements `Transport`: the other transport has the topics, and its own capabilities.
+
+    Messages to topics with targets are sent there, all others are published to the other transport.
+    """
+
+    def __init__(self, settings: TransportSettings, options: HttpOptions, hand_off: Secret) -> None:
+        url = TransportURL.parse(hand_off.reveal())
+        self._http = HttpTransport(settings, options)
+        self._store: Transport = create(replace(settings, url=url, options={}))
+        if not self._store.capabilities.durable:
+            raise ConfigError(f"transport: http: option hand_off: {url.scheme}:// is not durable")
+        self._storing = 0
+        self._closed = False
+        for name in _OPTIONAL:
+            if hasattr(self._store, name):
+                setattr(self, name, getattr(self._store, name))
+        self.capabilities = self._own_capabilities()
+
+    async def open(self) -> None:
+        """See `Transport.open`."""
+        await self._store.open()
+        await self._http.open()
+        self.capabilities = self._own_capabilities()
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        self._closed = True
+        await self._http.close()
+        await self._store.close()
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """See `Transport.ensure`."""
+        await self._store.ensure(topology, mode)
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        """See `Transport.submit`."""
+        publisher = self._http.publisher
+        sent = [publisher.has_target(message.topic) for message in messages]
+        if not any(sent):
+            return self._store.submit(messages)
+        if all(sent):
+            return self._http.submit(messages)
+        return asyncio.ensure_future(self._submit_both(messages, sent))
+
+    async def subscribe(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> Subscription:
+        """See `Transport.subscribe`."""
+        subscription = await self._store.subscribe(settings, listener)
+        await self._http.endpoint(settings.topic, self._receive)
+        return subscription
+
+    def health(self) -> str | None:
+        """See `Transport.health`."""
+        return self._store.health()
+
+    def warnings(self) -> Mapping[str, str]:
+        """See `ReportsWarnings`: the targets that are disabled."""
+        return self._http.warnings()
+
+    def _own_capabilities(self) -> Capabilities:
+        """Returns those of the store. Outputs are not atomic, because they may have targets."""
+        claimed = self._store.capabilities
+        limits = [self._http.options.max_message_bytes, claimed.max_message_bytes]
+        return replace(
+            claimed, atomic=False, atomic_on_demand=False,
+            max_message_bytes=min(limit for limit in limits if limit is not None),
+        )  # fmt: skip
+
+    async def _submit_both(
+        self, messages: Sequence[Message], sent: Sequence[bool]
+    ) -> Sequence[PublishError | None]:
+        pairs = [*zip(messages, sent, strict=True)]
+        at_targets, stored = await asyncio.gather(
+            self._http.submit([message for message, to_target in pairs if to_target]),
+            self._store.submit([message for message, to_target in pairs if not to_target]),
+        )
+        results = {True: iter(at_targets), False: iter(stored)}
+        return [next(results[to_target]) for to_target in sent]
+
+    async def _receive(self, messages: Sequence[Message]) -> Answer:
+        """Stores the messages of a request."""
+        if self._closed:
+            return STOPPING
+        if self._storing and self._storing + len(messages) > _MOST:
+            return later(429, "too many messages are not stored yet", 1)
+        for message in messages:
+            message.id = message.id or new_id()
+            message.deduplication_id = f"{message.id}:{message.topic}"
+        self._storing += len(messages)
+        try:
+            async with asyncio.timeout(self._http.options.answer_timeout):
+                errors = await asyncio.shield(self._store.submit(messages))
+        except TimeoutError:
+            return later(503, "the messages were not stored in time", 5)
+        finally:
+            self._storing -= len(messages)
+        if any(isinstance(error, PublishRefusedError) for error in errors):
+            return Answer(422, "the message cannot be stored")
+        return later(503, "the messages were not stored", 5) if any(errors) else _STORED

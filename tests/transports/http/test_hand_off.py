@@ -1,0 +1,114 @@
+"""HTTP in front of a store: 202 when a message is stored, and all that the store can do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from protoflow import transports
+from protoflow.config.url import TransportURL
+from protoflow.dead_letters import dead_letters_of
+from protoflow.message import Message
+from protoflow.testing.transports.tasks import POLICY
+from protoflow.transport import LagReader, MessageFinder, TopicReader, TransportSettings
+from protoflow.transports.http.codec import BATCH
+
+from tests.transports.http.conftest import TYPE, Lab, Runs, Subscriber, until
+
+DEAD = "orders..billing..dead"
+
+
+def store(tmp_path: Path) -> dict[str, Any]:
+    return {"hand_off": f"sqlite:///{tmp_path}/inbox.db"}
+
+
+async def test_a_request_is_answered_when_its_message_is_stored(lab: Lab, tmp_path: Path) -> None:
+    runs = Runs()
+    async with lab.receiving(runs.work, **store(tmp_path)):
+        assert (await lab.post('"slow"', webhook_id="w1"))[0] == 202
+        await runs.started.wait()
+    assert runs.done == []
+    runs.release.set()
+    async with lab.receiving(runs.work, **store(tmp_path)):
+        await until(lambda: runs.done)
+    assert runs.contexts[-1].message.id == "w1"
+
+
+async def test_failures_are_dead_letters_of_the_store(lab: Lab, tmp_path: Path) -> None:
+    runs = Runs()
+    async with lab.receiving(runs.work, **store(tmp_path)) as service:
+        events = [
+            {"id": id, "source": "/s", "type": TYPE, "specversion": "1.0", "data": value}
+            for id, value in (("1", "good"), ("2", "bad"))
+        ]
+        assert (await lab.post(json.dumps(events), content_type=BATCH))[0] == 202
+        dead_letters = dead_letters_of(service.transport)
+        async with asyncio.timeout(10):
+            while await dead_letters.count(DEAD) < 1:
+                await asyncio.sleep(0.02)
+        (record,) = await dead_letters.list(DEAD)
+        assert record.message.id == "2"
+        assert runs.seen.count("bad") == 3
+        await dead_letters.purge(DEAD, ["2"])
+    assert runs.done == ["good"]
+
+
+async def test_it_has_what_the_store_has(lab: Lab, tmp_path: Path) -> None:
+    def made(**options: Any) -> Any:
+        url = TransportURL.parse(lab.url)
+        return transports.create(TransportSettings(url=url, options=options))
+
+    transport = made(**store(tmp_path))
+    claims = transport.capabilities
+    assert (claims.durable, claims.per_key, claims.dead_letters) == (True, True, True)
+    assert not claims.atomic, "outputs may have targets"
+    for optional in (LagReader, TopicReader, MessageFinder):
+        assert isinstance(transport, optional)
+        assert not isinstance(made(), optional)
+
+
+async def test_what_cannot_be_stored_now_comes_later(lab: Lab, tmp_path: Path) -> None:
+    runs = Runs()
+    async with lab.receiving(runs.work, answer_timeout=0.3, **store(tmp_path)):
+        locked = sqlite3.connect(tmp_path / "inbox.db", isolation_level=None)
+        locked.execute("BEGIN IMMEDIATE")
+        status, headers, _ = await lab.post('"1"')
+        assert (status, headers["Retry-After"]) == (503, "5")
+        locked.execute("ROLLBACK")
+        locked.close()
+        assert (await lab.post('"2"'))[0] == 202
+        await until(lambda: "2" in runs.done)
+
+
+async def test_outputs_with_a_target_are_sent_and_others_are_stored(
+    lab: Lab, subscriber: Subscriber, tmp_path: Path
+) -> None:
+    async def work(order: StringValue, context: Any) -> StringValue:
+        await context.publish(Message(id=f"n{order.value}", topic="notes", payload=b"x"))
+        return order
+
+    targets = [{"topic": "results", "url": subscriber.url}]
+    options = {"targets": targets, **store(tmp_path)}
+    async with lab.receiving(work, results="results", policy=POLICY, **options) as service:
+        assert (await lab.post('"1"'))[0] == 202
+        await until(lambda: subscriber.requests)
+        notes = [
+            record.message.id
+            async for record in service.transport.read_topic("notes", start=0.0, follow=False)  # type: ignore[attr-defined]
+        ]
+    assert [body for _, body in subscriber.requests] == [b"\n\x011"]
+    assert notes == ["n1"]
+
+
+@pytest.mark.parametrize("url", ["memory://", "nats://localhost"])
+async def test_a_store_must_be_durable(lab: Lab, url: str) -> None:
+    from protoflow.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="is not durable"):
+        async with lab.receiving(Runs().work, hand_off=url):
+            pass
