@@ -223,12 +223,13 @@ class _Demands:
 
     def _of_the_subscription(self) -> Iterable[str]:
         policy, capabilities = self._policy, self._capabilities
+        other = "choose another transport or ORDERING_NONE"
+        if capabilities.ordering_option:
+            other = f"set its option {capabilities.ordering_option}, {other}"
         if policy.ordering is Ordering.PER_KEY and not capabilities.per_key:
-            yield self._cannot("keep order per key", "choose another transport or ORDERING_NONE")
+            yield self._cannot("keep order per key", other)
         if policy.ordering is Ordering.PER_PARTITION and not capabilities.per_partition:
-            yield self._cannot(
-                "keep order per partition", "choose another transport or ORDERING_NONE"
-            )
+            yield self._cannot("keep order per partition", other)
         if policy.atomic and not capabilities.atomic:
             yield self._cannot("publish and settle atomically", "leave `atomic` unset")
         elif self._waits_too_long_to_be_atomic():

@@ -156,6 +156,18 @@ BUILT_IN: Final = (
         proved_on="Redis 7.0.15",
     ),
     BuiltInTransport(
+        name="sqs",
+        title="SNS/SQS",
+        schemes=("sqs",),
+        module="sqs",
+        options="sqs.options:SqsOptions",
+        example="sqs://eu-central-1",
+        extra="sqs",
+        clients={"aiobotocore": "aiobotocore", "botocore": "aiobotocore"},
+        system="aws_sqs",
+        proved_on="emulator only: moto 5.2.5",
+    ),
+    BuiltInTransport(
         name="http",
         title="HTTP",
         schemes=("http", "https"),
