@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import platform
 import sqlite3
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PACKAGES = (
 
 def today() -> str:
     """The date of a measurement."""
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
+    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 def processor() -> str:

@@ -26,7 +26,7 @@ def postgresql(form: Form) -> Group:
         replace(each, name=f"{each.name} held", arguments=(*each.arguments, "--shape", "held"))
         for each in (ours, pgqueuer)
     ]
-    rows += _against(*held, ", a transaction held open")
+    rows += _against(held[0], held[1], ", a transaction held open")
     pairs = [_per_key(form), _commits(form)]
     for measured, target in pairs:
         subjects += measured
