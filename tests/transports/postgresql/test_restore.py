@@ -88,7 +88,7 @@ async def test_groups_go_on_after_a_restore_and_lose_nothing(servers: Any) -> No
         restore(old, new)
         # The first to publish need not be Protoflow; its id is below those of the dump.
         await new.admin.executemany(early.statement, early.rows)
-        await get_ahead(new, old)  # nobody can tell from its ids any more
+        await get_ahead(new, old)  # its ids show nothing any more
         transport = await new.open()
         await publish(transport, 9)
         for settings in BOTH:

@@ -6,8 +6,8 @@ the positions of the groups, and nobody would read them. So the first publish on
 sets a shift by which its ids are above all ids of the dump.
 
 A server is recognised by the system identifier of its cluster, which `initdb` draws. A standby
-and a physical backup have that of their primary, and the same ids. `pg_postmaster_start_time` only
-tells when to look: the identifier is read from a file.
+and a physical backup have that of their primary, and the same ids. The
+identifier is read from a file, so it is compared only if `pg_postmaster_start_time` has changed.
 """
 
 from __future__ import annotations
