@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 STAMP  := $(VENV)/.made
 PYTEST := $(PY) -m pytest
-ALL    := kafka,rabbitmq,nats,postgresql,redis
+ALL    := kafka,rabbitmq,nats,postgresql,redis,sqs
 
 help: ## List the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -39,7 +39,7 @@ fmt: setup ## Format Python and protos
 generated: setup ## Generate what is committed: protoflow/v1, compiled templates, golden files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=runtime scripts/generated.sh
 
-brokers: setup ## Start Kafka, RabbitMQ, NATS, PostgreSQL and Redis and keep them, or stop them: ARGS=down
+brokers: setup ## Start Kafka, RabbitMQ, NATS, PostgreSQL, Redis and moto and keep them, or stop them: ARGS=down
 	PYTHONPATH=runtime $(PY) -m tests.brokers $(or $(ARGS),up)
 
 acceptance: setup ## Run the acceptance suite and print a row for each transport: ARGS="--transport kafka"

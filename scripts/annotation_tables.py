@@ -35,7 +35,7 @@ Table = Callable[[Iterable[str], Iterable[Iterable[str]]], str]
 
 
 def annotation_tables(table: Table) -> Mapping[str, Callable[[], str]]:
-    """The tables by name, each made when it is called."""
+    """Returns functions by the name of the table that they make."""
 
     def options(name: str) -> Callable[[], str]:
         return lambda: table(["option", "meaning"], _option_rows(_OPTIONS[name]))

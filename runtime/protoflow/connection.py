@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from protoflow.clock import Clock
+from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
-from protoflow.errors import ProtoflowError
+from protoflow.errors import ConfigError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.event_publisher import EventPublisher
 from protoflow.publishing.publisher import MessagePublisher
+from protoflow.routing.routes import Routes
+from protoflow.routing.transport import RoutedTransport
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports import create
 
@@ -30,16 +33,40 @@ _log = logging.getLogger("protoflow.service")
 T = TypeVar("T")
 
 
-def transport_for(config: Config, clock: Clock) -> Transport:
-    """Returns the transport that the settings name, not yet open. Raises ConfigError."""
-    return create(transport_settings(config, clock))
+def transport_for(
+    config: Config, clock: Clock, given: Mapping[str, Transport] | None = None
+) -> Transport:
+    """Returns the transport that the settings name, or all of them as one, not yet open.
+
+    Args:
+        config: the settings.
+        clock: time.
+        given: replace transports of the settings, by name.
+
+    Raises:
+        ConfigError: with the mistakes in the options of all transports.
+    """
+    parts: dict[str, Transport] = {}
+    problems: list[str] = []
+    for name in (DEFAULT, *config.transports):
+        try:
+            parts[name] = (given or {}).get(name) or create(transport_settings(config, clock, name))
+        except ConfigError as error:
+            where = "" if name == DEFAULT else f"transports.{name}: "
+            problems += [f"{where}{text}" for text in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    if not config.transports:
+        return parts[DEFAULT]
+    return RoutedTransport(parts, Routes(config))
 
 
-def transport_settings(config: Config, clock: Clock) -> TransportSettings:
-    """Returns the settings of the transport that the config names."""
+def transport_settings(config: Config, clock: Clock, name: str = DEFAULT) -> TransportSettings:
+    """Returns the settings of a transport that the config names."""
+    transport = config.transport_named(name)
     return TransportSettings(
-        url=config.url,
-        options=config.transport_options,
+        url=transport.url,
+        options=transport.options,
         clock=clock,
         client_name=config.client_name,
         connect_timeout=config.connect_timeout,
@@ -119,7 +146,7 @@ class Connection(EventPublisher):
 
     @property
     def transport(self) -> Transport:
-        """Returns the transport, for its optional interfaces."""
+        """Returns the transport, for its optional interfaces; several appear as one."""
         return self._transport
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from protoflow.errors import ConfigError
 from protoflow.registrations.plan import plan
 from protoflow.registrations.registration import Registration, of_method
 from protoflow.registrations.subscription_plan import SubscriptionPlan
+from protoflow.routing.transport import claims_of
 from protoflow.transport.interface import Capabilities
 from protoflow.transports.built_in import BY_SCHEME
 
@@ -65,9 +66,9 @@ def _only(file: FileSpec, names: Collection[str]) -> FileSpec:
 
 def deployment_of(catalog: Catalog, config: Config) -> Deployment:
     """Returns names, policies and bindings with these settings. Raises as `document`."""
-    capabilities = transport_for(config, Clock()).capabilities
+    capabilities = claims_of(transport_for(config, Clock()))
     return Deployment(
-        transport=config.url.scheme,
+        transport=", ".join(dict.fromkeys(url.scheme for url in config.urls)),
         consumers=_consumers(subscriptions(catalog, config, capabilities), capabilities),
         topics=_topics(catalog, config),
         encoding=config.encoding,
@@ -77,7 +78,7 @@ def deployment_of(catalog: Catalog, config: Config) -> Deployment:
 
 
 def subscriptions(
-    catalog: Catalog, config: Config, capabilities: Capabilities
+    catalog: Catalog, config: Config, capabilities: Capabilities | Mapping[str, Capabilities]
 ) -> list[SubscriptionPlan]:
     """Returns the subscriptions for handlers of every method. Raises as `document`."""
     registrations = [of_method(method, _never_called, sync=False) for method in catalog.methods]
@@ -85,14 +86,19 @@ def subscriptions(
 
 
 def _consumers(
-    plans: Sequence[SubscriptionPlan], capabilities: Capabilities
+    plans: Sequence[SubscriptionPlan], capabilities: Capabilities | Mapping[str, Capabilities]
 ) -> dict[str, Consumer]:
+    def kept(transport: str) -> bool:
+        if isinstance(capabilities, Capabilities):
+            return capabilities.at_least_once
+        return capabilities[transport].at_least_once
+
     return {
         handler.registration.name: Consumer(
             topic=handler.topic,
             group=handler.group,
             policy=handler.policy,
-            dead_letters=handler.dead_letter_topic if capabilities.at_least_once else "",
+            dead_letters=handler.dead_letter_topic if kept(handler.transport) else "",
             waits=one.settings.needs_broker_retry,
         )
         for one in plans
@@ -119,6 +125,8 @@ def _topics(catalog: Catalog, config: Config) -> dict[str, str]:
 
 def _bindings(config: Config) -> Bindings:
     built_in = BY_SCHEME.get(config.url.scheme)
+    if config.transports:  # names and servers of one transport would be wrong on the others
+        return Bindings()
     if built_in is None or not built_in.bindings:
         return Bindings()
     module, _, name = built_in.bindings.partition(":")

@@ -53,6 +53,7 @@ class HandlerSpec:
             batch. Middleware appends checks at start.
         pause_for: pauses the subscription for a reason and turns readiness red; None ends this.
         journal: records the outcomes of messages, if there is a journal.
+        transport: the name of the transport from which the handler consumes.
     """
 
     name: str
@@ -72,6 +73,7 @@ class HandlerSpec:
     checks: list[Callable[[Any], None]] = field(default_factory=list)
     pause_for: Callable[[str, bool], None] = lambda _reason, _paused: None
     journal: HandlerJournal | None = None
+    transport: str = "default"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,3 +68,18 @@ async def end_redis(subscription: Any) -> None:
     mode = MODES[subscription.settings.ordering]
     for shard in range(len(subscription.streams)):
         await subscription._call(RENEW, shard, mode, 0, 0)
+
+
+async def end_sqs(subscription: Any) -> None:
+    """All that it holds is visible to others, as after the end of the leases; it learns of that
+    as one that could not renew in time."""
+    held = [*subscription.leases.held.values()]
+    for delivery in held:
+        claim = delivery.receipt
+        await subscription._client.hide(claim.queue, [claim.handle], 0)
+    subscription.lose(held)
+
+
+async def end_file(subscription: Any) -> None:
+    """Another member finds that its lease has ended."""
+    await subscription.end_session()

@@ -69,6 +69,11 @@ def _crash_memory(transport: Transport) -> None:
 HOW: dict[str, dict[str, Any]] = {
     "memory": {"url": "memory://{unique}", "crash": _crash_memory},
     "sqlite": {"url": "sqlite:///{directory}/queue.db", "end_session": sessions.end_sqlite},
+    "file": {
+        "url": "file://{directory}/log",
+        "options": {"fsync": "never"},
+        "end_session": sessions.end_file,
+    },
     "postgresql": {
         "broker": "postgresql",
         # All cases share a server: what one writes wakes the subscriptions of all others.
@@ -100,6 +105,16 @@ HOW: dict[str, dict[str, Any]] = {
         "end_session": sessions.end_jetstream,
     },
     "redis": {"broker": "redis", "end_session": sessions.end_redis},
+    "sqs": {
+        "broker": "sqs",
+        "preview": True,  # moto needs minutes for the suite; tests/transports/sqs is for each push
+        # moto copies each message, and looks through all of a queue for each request.
+        "patience": 3.0,
+        "restarts": 5,
+        # A process that ends waits for its requests, which wait for messages.
+        "options": {"wait_time": 1},
+        "end_session": sessions.end_sqs,
+    },
     "http": {
         "url": "http://127.0.0.1:{port}",
         "options": {

@@ -2,12 +2,12 @@
 
 For each broker the first hit wins:
 
-1. the URL in `KAFKA_URL`, `AMQP_URL`, `NATS_URL`, `POSTGRES_URL` or `REDIS_URL`; set but dead is
-   an error;
+1. the URL in `KAFKA_URL`, `AMQP_URL`, `NATS_URL`, `POSTGRES_URL`, `REDIS_URL` or `SQS_URL`; set but
+   dead is an error;
 2. one that listens already: kept by `python -m tests.brokers up`, else at its standard port;
 3. one started from local packages on a free port, and stopped with the test session;
 4. none: the test is skipped, or fails if `PROTOFLOW_REQUIRE_BROKERS` (such as
-   `kafka,rabbitmq,nats,postgresql,redis`) names it.
+   `kafka,rabbitmq,nats,postgresql,redis,sqs`) names it.
 
 Brokers are shared: tests use names of their own. Tests that stop, freeze or kill a broker
 take one of their own with `start_own`.
@@ -47,6 +47,7 @@ KINDS = {
     "nats": ("nats", "NatsBroker"),
     "postgresql": ("postgresql", "PostgresBroker"),
     "redis": ("redis", "RedisBroker"),
+    "sqs": ("sqs", "SqsBroker"),
 }
 _SAME_SERVER = {"jetstream": "nats"}
 _REQUIRED = "PROTOFLOW_REQUIRE_BROKERS"

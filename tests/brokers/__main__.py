@@ -1,4 +1,4 @@
-"""`python -m tests.brokers up|down|status [kafka|rabbitmq|nats|postgresql|redis]...`."""
+"""`python -m tests.brokers up|down|status [kafka|rabbitmq|nats|postgresql|redis|sqs]...`."""
 
 from __future__ import annotations
 

@@ -117,7 +117,5 @@ def test_the_example_tests_itself_and_finds_a_careless_bank(
     assert done.returncode == 1
     assert "no_order_is_charged_twice: order-" in done.stdout
     assert "--protoflow-seed '" in done.stdout
-    assert (
-        "shop.v1.Orders.BillOrder has another effect when the message is delivered again"
-        in done.stdout
-    )
+    effect = "shop.v1.Orders.BillOrder has another effect when the message is delivered again"
+    assert effect in done.stdout

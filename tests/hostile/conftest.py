@@ -18,6 +18,10 @@ def writer_for(harness: Harness) -> Writer:
             return MemoryWriter(harness)
         case "sqlite":
             return SqliteWriter(harness)
+        case "file":
+            from tests.hostile.file import FileWriter
+
+            return FileWriter(harness)
         case "kafka":
             from tests.hostile.kafka import KafkaWriter
 

@@ -254,7 +254,7 @@ async def test_what_is_sampled_out_at_its_root_is_so_for_all_that_follows() -> N
 
 
 async def test_a_failed_publish_is_a_failed_span(traced: Traced) -> None:
-    tracing = PublishTracing(traced.provider, "memory")
+    tracing = PublishTracing(traced.provider, lambda _topic: "memory")
     messages = [Message(id=str(i), topic="t", payload=b"") for i in range(2)]
 
     async def submit(_messages: Sequence[Message]) -> Sequence[PublishError | None]:

@@ -121,6 +121,7 @@ class RecordingSettler:
         self.settled: list[tuple[str, Settlement]] = []
         self.published: list[list[Message]] = []
         self.confirm: list[Callable[[Any], None]] = []
+        self.routes = None
 
     def settle(self, job: Job, settlement: Settlement) -> None:
         self.settled.append((job.message.id, settlement))
@@ -132,6 +133,9 @@ class RecordingSettler:
     ) -> None:
         self.published.append(list(messages))
         self.confirm.append(confirmed)
+
+    def publish_retry(self, job: Job, message: Message, confirmed: Callable[[Any], None]) -> None:
+        self.publish(job, (message,), confirmed)
 
     def take(self, _wanted: Any) -> tuple[list[Job], list[Job]]:
         return [], []

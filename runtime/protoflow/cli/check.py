@@ -13,6 +13,7 @@ from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import Effects
 from protoflow.counted import counted
 from protoflow.errors import ProtoflowError
+from protoflow.routing.routes import shown_transports
 
 
 @click.command("check")
@@ -36,7 +37,7 @@ def command(
 
     def read_settings() -> str:
         config = found["config"] = settings.config_of(transport, config_file)
-        return f"transport {config.url.safe}"
+        return f"transport {shown_transports(config)}"
 
     def read_contract() -> str:
         catalog = found["catalog"] = contract.load(contract_name)
@@ -62,7 +63,9 @@ def _planned(catalog: Catalog, config: Config) -> str:
     skipping = [one.registration.name for one in handlers if str(one.policy.unhandled) == "skip"]
     if not handlers:
         raise ProtoflowError("the contract has no method that consumes")
-    note = f"{counted(len(handlers), 'handler')} on {config.url.scheme}"
+    used = sorted({handler.transport for handler in handlers})
+    schemes = [config.transport_named(name).url.scheme for name in used]
+    note = f"{counted(len(handlers), 'handler')} on {', '.join(schemes)}"
     if skipping:
         # While two versions of a service run, the older one would drop new types.
         note += f"; types without a handler are skipped in {counted(len(skipping), 'subscription')}"

@@ -9,8 +9,11 @@ import click
 
 from protoflow.cli import contract, logs, settings
 from protoflow.config import Config
+from protoflow.config.named_transports import DEFAULT
 from protoflow.connection import Connection
 from protoflow.contract.catalog import Catalog
+from protoflow.routing.routes import shown_transports
+from protoflow.routing.transport import part_of
 from protoflow.service.signals import handled_signals
 
 
@@ -45,12 +48,13 @@ async def _serve(config: Config, catalog: Catalog, port: int) -> None:
     async with Connection(config) as connection, AsyncExitStack() as resources:
         host = standalone(connection, config, catalog)
         if config.http_processes:
-            listening = Neighbours(connection.transport, config, None)
+            listening = Neighbours(part_of(connection.transport, DEFAULT), config, None)
             host.neighbours = await resources.enter_async_context(listening)
         server = WebServer(config)
         try:
             bound = await server.serve(pages_of(host), port)
-            click.echo(f"http://{_name(config.http_host)}:{bound}/ shows {config.url.safe}")
+            shown = shown_transports(config)
+            click.echo(f"http://{_name(config.http_host)}:{bound}/ shows {shown}")
             with handled_signals(lambda _signal: ended.set()):
                 await ended.wait()
         finally:

@@ -9,6 +9,7 @@ import click
 from protoflow.cli import contract, output, plan, settings
 from protoflow.config import Config
 from protoflow.registrations.subscription_plan import HandlerPlan
+from protoflow.routing.routes import Routes
 
 
 @click.command("describe")
@@ -32,7 +33,10 @@ def command(
     elif as_json:
         output.as_json({"handlers": rows, "published": list(found.published)})
     else:
+        columns: tuple[str, ...]
         columns = ("handler", "topic", "group", "ordering", "attempts", "publishes", "dead_letters")
+        if config.transports:
+            columns += ("transport", "publishes_to")
         output.table(rows, columns, empty="the contract has no method that consumes")
         for topic in found.published:
             click.echo(f"published only: {topic}")
@@ -40,6 +44,7 @@ def command(
 
 def _row(handler: HandlerPlan, config: Config) -> dict[str, Any]:
     registration, policy = handler.registration, handler.policy
+    publishes = plan.topic_of(registration.publication, config)
     return {
         "handler": registration.name,
         "types": list(registration.types),
@@ -53,8 +58,10 @@ def _row(handler: HandlerPlan, config: Config) -> dict[str, Any]:
         "broadcast": registration.broadcast,
         "effects": str(registration.effects),
         "atomic": policy.atomic,
-        "publishes": plan.topic_of(registration.publication, config),
+        "publishes": publishes,
         "dead_letters": handler.dead_letter_topic,
+        "transport": handler.transport,
+        "publishes_to": Routes(config).of_topic(publishes) if publishes else "",
     }
 
 

@@ -9,6 +9,7 @@ import click
 from protoflow.cli import contract, diagnostics, looking, settings
 from protoflow.cli.generate import protoc
 from protoflow.config import Config
+from protoflow.routing.routes import shown_transports
 
 
 @click.command("doctor")
@@ -23,7 +24,7 @@ def command(
     def connect() -> str:
         config = settings.broker_of(transport, config_file)
         asyncio.run(_connect(config))
-        return f"connected to {config.url.safe}"
+        return f"connected to {shown_transports(config)}"
 
     def read_contract() -> str:
         return ", ".join(file.source for file in contract.load(None).files)

@@ -10,6 +10,7 @@ import click
 from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.config import Config
 from protoflow.errors import CapabilityError, TopologyError
+from protoflow.routing.transport import part_of
 from protoflow.transport import LagReader, SubscriptionSettings
 
 
@@ -42,11 +43,12 @@ def command(
 
 async def _read(config: Config, subscriptions: list[SubscriptionSettings]) -> list[dict[str, Any]]:
     rows = []
-    async with looking.connection(config) as connection:
-        reader = connection.transport
-        if not isinstance(reader, LagReader):
-            raise CapabilityError(f"{config.url.scheme} does not report lag")
+    async with looking.connection(config, subscriptions) as connection:
         for one in subscriptions:
+            reader = part_of(connection.transport, one.transport)
+            if not isinstance(reader, LagReader):
+                scheme = config.transport_named(one.transport).url.scheme
+                raise CapabilityError(f"{scheme} does not report lag")
             row: dict[str, Any] = {"topic": one.topic, "group": one.group}
             try:
                 lag = await reader.lag(one.topic, one.group)

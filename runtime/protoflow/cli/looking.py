@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from protoflow.config import Config
+from protoflow.config.named_transports import DEFAULT
 from protoflow.connection import Connection
-from protoflow.transport import KeepsTables
+from protoflow.routing.transport import learn, parts_of
+from protoflow.transport import KeepsTables, SubscriptionSettings
 
 
 @asynccontextmanager
-async def connection(config: Config) -> AsyncIterator[Connection]:
+async def connection(
+    config: Config, subscriptions: Sequence[SubscriptionSettings] = ()
+) -> AsyncIterator[Connection]:
     """Opens a connection while the block runs; a missing file counts as empty.
 
     Args:
         config: the settings.
+        subscriptions: those of the contract, whose places are read.
 
     Raises:
         ConnectionFailedError, AuthenticationError: as when a service starts.
     """
     made = Connection(config)
+    learn(made.transport, subscriptions)
     with tempfile.TemporaryDirectory(prefix="protoflow-") as scratch:
-        transport: Any = made.transport
-        if config.url.scheme == "sqlite" and _is_makeable(Path(transport.path)):
-            transport.path = str(Path(scratch) / Path(transport.path).name)
-        if isinstance(transport, KeepsTables):
-            transport.creates_tables = False
+        parts: Mapping[str, Any] = parts_of(made.transport)
+        for name, transport in parts.items():
+            scheme = config.transport_named(name or DEFAULT).url.scheme
+            if scheme == "sqlite" and _is_makeable(Path(transport.path)):
+                transport.path = str(Path(scratch) / name / Path(transport.path).name)
+                Path(transport.path).parent.mkdir(exist_ok=True)
+            if isinstance(transport, KeepsTables):
+                transport.creates_tables = False
         async with made:
             yield made
 

@@ -13,7 +13,8 @@ from protoflow.contract.spec import PublicationSpec
 from protoflow.deployment import subscriptions
 from protoflow.errors import ConfigError
 from protoflow.registrations.subscription_plan import HandlerPlan
-from protoflow.transport import Topology
+from protoflow.routing.transport import claims_of
+from protoflow.transport import SubscriptionSettings, Topology
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ def planned(catalog: Catalog, config: Config) -> Planned:
     Raises:
         ConfigError, RegistrationError, CapabilityError: as when a service starts.
     """
-    capabilities = transport_for(config, Clock()).capabilities
+    capabilities = claims_of(transport_for(config, Clock()))
     plans = subscriptions(catalog, config, capabilities)
     handlers = tuple(handler for one in plans for handler in one.handlers)
     topics = {topic_of(method.publication, config) for method in catalog.methods}
@@ -51,6 +52,12 @@ def planned(catalog: Catalog, config: Config) -> Planned:
             topics=tuple(sorted(topics - {""})),
         ),
     )
+
+
+def subscriptions_of(catalog: Catalog, config: Config) -> tuple[SubscriptionSettings, ...]:
+    """Returns the subscriptions of a contract if there are several transports, where they name the
+    places to read; otherwise none, so that no mistake in the contract matters."""
+    return planned(catalog, config).topology.subscriptions if config.transports else ()
 
 
 def topic_of(publication: PublicationSpec | None, config: Config) -> str:

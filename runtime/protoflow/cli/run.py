@@ -11,6 +11,7 @@ import click
 from protoflow.cli import logs, settings, supervisor, target
 from protoflow.cli.worker_pages import WorkerPages
 from protoflow.counted import counted
+from protoflow.routing.routes import shown_transports
 from protoflow.service import Service
 
 
@@ -58,7 +59,7 @@ def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -
     if options["http"]:
         os.environ["PROTOFLOW_HTTP_PORT"] = str(options["http"])
     config = settings.config_of(transport, file)
-    if config.url.scheme == "memory":
+    if any(url.scheme == "memory" for url in config.urls):
         raise click.UsageError("memory:// exists in one process; leave out --workers")
     if not config.http_port:
         return supervisor.run_workers(name, workers, passed)
@@ -72,4 +73,5 @@ def _summary(service: Service) -> str:
     handlers = service.registered
     config = service.config
     pages = f", HTTP on {config.http_host}:{config.http_port}" if config.http_port else ""
-    return f"{counted(len(handlers), 'handler')} on {config.url.safe}{pages}: {', '.join(handlers)}"
+    where = shown_transports(config)
+    return f"{counted(len(handlers), 'handler')} on {where}{pages}: {', '.join(handlers)}"

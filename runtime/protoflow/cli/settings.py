@@ -87,7 +87,7 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
             "no transport is set: give --transport URL or --config FILE, set PROTOFLOW_TRANSPORT,"
             " or name a file of settings in pyproject.toml: [tool.protoflow] config"
         )
-    if config.url.scheme == "memory":
+    if any(url.scheme == "memory" for url in config.urls):
         raise ConfigError("memory:// exists in its process and cannot be reached from another")
     return config
 

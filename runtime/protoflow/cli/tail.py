@@ -18,6 +18,7 @@ from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import CapabilityError, TransportError
 from protoflow.message import Delivery, Settlement
+from protoflow.routing.transport import read_from
 from protoflow.transport import SubscriptionSettings, Topology, TopologyMode, Transport
 from protoflow.transport.topic_reader import TopicReader, TopicRecord
 
@@ -70,8 +71,9 @@ async def _tail(
     number: int | None,
     as_json: bool,
 ) -> None:
-    async with looking.connection(config) as connection:
-        found = _records(connection.transport, topic, start, follow)
+    subscriptions = plan.subscriptions_of(catalog, config)
+    async with looking.connection(config, subscriptions) as connection:
+        found = _records(read_from(connection.transport, topic), topic, start, follow)
         async with contextlib.aclosing(found):  # type: ignore[type-var]  # generators, all of them
             count = 0
             async for record in found:

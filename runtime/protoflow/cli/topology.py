@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -12,12 +12,13 @@ from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.cli.exits import ExitCode
 from protoflow.config import Config
 from protoflow.connection import Connection
-from protoflow.errors import TopologyError
-from protoflow.transport import KeepsTables, Topology, TopologyMode
+from protoflow.errors import CapabilityError, TopologyError
+from protoflow.routing.transport import parts_of
+from protoflow.transport import KeepsTables, PrintsPolicy, Topology, TopologyMode
 
 
 @click.command("topology")
-@click.argument("action", type=click.Choice(["plan", "apply", "verify"]))
+@click.argument("action", type=click.Choice(["plan", "apply", "verify", "policy"]))
 @settings.connects
 @settings.reads_contract
 @settings.prints_json
@@ -34,10 +35,14 @@ def command(
     """Compare topics, queues and streams of the contract with those of the broker.
 
     plan and verify change nothing, and exit with 1 if anything is missing (+) or differs (!).
-    apply creates what is missing.
+    apply creates what is missing. policy prints the rights that a service of the contract needs,
+    where the broker describes them in a document: SNS and SQS.
     """
     config = settings.broker_of(transport, config_file)
     wanted = plan.planned(contract.load(contract_name), config).topology
+    if action == "policy":
+        output.as_json(asyncio.run(_policy(config, wanted)))
+        return
     rows = asyncio.run(_compared(config, wanted, apply=action == "apply"))
     if as_json:
         output.as_json(rows)
@@ -46,6 +51,13 @@ def command(
             click.echo(f"{row['state']} {row['name']}{': ' if row['note'] else ''}{row['note']}")
     if any(row["state"] != "=" for row in rows):
         ctx.exit(ExitCode.FINDING)
+
+
+async def _policy(config: Config, wanted: Topology) -> Mapping[str, Any]:
+    async with looking.connection(config) as connection:
+        if not isinstance(connection.transport, PrintsPolicy):
+            raise CapabilityError(f"{config.url.scheme} has no policy documents; see docs/security")
+        return connection.transport.policy(wanted)
 
 
 async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[dict[str, Any]]:
@@ -68,8 +80,9 @@ async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[di
 async def _applied(config: Config) -> Connection:
     """Opens a connection to a broker after creating the tables of its transport."""
     connection = Connection(config)
-    if isinstance(connection.transport, KeepsTables):
-        await connection.transport.apply_tables()
+    for transport in parts_of(connection.transport).values():
+        if isinstance(transport, KeepsTables):
+            await transport.apply_tables()
     return connection
 
 

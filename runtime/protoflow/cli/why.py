@@ -75,7 +75,7 @@ def command(
 async def _search(config: Config, topology: Topology, report: Report, bounds: Bounds) -> None:
     """Adds the findings at the broker, or a note that it does not answer."""
     try:
-        async with looking.connection(config) as connection:
+        async with looking.connection(config, topology.subscriptions) as connection:
             await search_broker(
                 connection.transport, connection.dead_letters, topology, report, bounds
             )

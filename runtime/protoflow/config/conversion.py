@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from protoflow.config.named_transports import HandlerPolicies, route_of, table_of
 from protoflow.config.options import convert, did_you_mean
 from protoflow.config.url import TransportURL
 from protoflow.contract.policy import merge
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.errors import ConfigError
+
+V = TypeVar("V")
 
 #: The databases that can contain an outbox.
 OUTBOX_SCHEMES: Final = ("postgresql", "postgresql+tls", "sqlite")
@@ -28,6 +31,45 @@ def renamed(handlers: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, A
     """Returns policies by handler, under the names that weaker layers use."""
     forms = {env_form(name): name for name in beneath}
     return {forms.get(env_form(name), name): policy for name, policy in handlers.items()}
+
+
+def named(settings: Mapping[str, V], name: str) -> V | None:
+    """Returns the setting of a name, or of its form in environment variables."""
+    found = settings.get(name)
+    if found is None and settings:
+        form = env_form(name)
+        found = next((value for key, value in settings.items() if key == form), None)
+    return found
+
+
+def unknown(table: str, settings: Iterable[str], known: Iterable[str], what: str) -> list[str]:
+    """Returns an error text for each name in a table that is not known."""
+    names = set(known)
+    forms = {env_form(name) for name in names}
+    there = ", ".join(sorted(names)) or "none"
+    return [
+        f"{table}.{name!r}: no such {what}{did_you_mean(name, names)}; there are {there}"
+        for name in settings
+        if name not in names and name not in forms
+    ]
+
+
+def without_transports(handlers: Any, transports: dict[str, str]) -> Any:
+    """Returns the tables of handlers without `transport`, which is no part of a policy and is
+    added to `transports`."""
+    if not isinstance(handlers, Mapping):
+        return handlers  # the conversion reports it
+    policies: dict[str, Any] = {}
+    if isinstance(handlers, HandlerPolicies):  # of another Config
+        transports.update(handlers.transports)
+    for handler, policy in handlers.items():
+        if isinstance(policy, Mapping) and "transport" in policy:
+            form = env_form(handler)
+            key = next((one for one in transports if env_form(one) == form), handler)
+            transports[key] = str(policy["transport"])
+            policy = {name: value for name, value in policy.items() if name != "transport"}
+        policies[handler] = policy
+    return policies
 
 
 def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> Any:
@@ -46,6 +88,13 @@ def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> An
         return {
             handler: _policy(DeliveryPolicy, f"handlers.{handler!r}", policy, mistakes)
             for handler, policy in _mapping(value).items()
+        }
+    if name == "transports":
+        return {one: table_of(f"{name}.{one}", table) for one, table in _mapping(value).items()}
+    if name in ("topics", "groups"):
+        return {
+            one: route_of(f"{name}.{one!r}", table, mistakes)
+            for one, table in _mapping(value).items()
         }
     if typing.get_origin(hint) is Mapping or hint is Mapping:
         items = _mapping(value)

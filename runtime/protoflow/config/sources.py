@@ -18,6 +18,8 @@ _RESERVED = frozenset({"PROTOFLOW_CONFIG", "PROTOFLOW_REQUIRE_BROKERS"})
 _SERVICE_LINK = re.compile(
     r"PROTOFLOW_(.*_)?(SERVICE_(HOST|PORT(_.*)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
+#: Tables whose keys are names of the contract.
+_BY_NAME = frozenset({"HANDLERS", "TOPICS", "GROUPS"})
 _SERVICE_PORT = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 
 
@@ -80,11 +82,11 @@ def _is_service_link(name: str, text: str) -> bool:
 
 
 def _parts_of(name: str) -> list[str]:
-    """Returns the parts of a nested setting. Names of handlers keep their case, if the environment
-    allows such names: `HANDLERS__shop.v1.Orders.BillOrder__CONCURRENCY`."""
+    """Returns the parts of a nested setting. Names of handlers, topics and groups keep their case,
+    if the environment allows such names: `HANDLERS__shop.v1.Orders.BillOrder__CONCURRENCY`."""
     parts = name.split("__")
     return [
-        part if place == 1 and parts[0].upper() == "HANDLERS" and "." in part else part.lower()
+        part if place == 1 and parts[0].upper() in _BY_NAME and "." in part else part.lower()
         for place, part in enumerate(parts)
     ]
 

@@ -15,9 +15,9 @@ from protoflow.message import Delivery
 from protoflow.observability.report import Reporter
 from protoflow.outcomes import DONE, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
+from protoflow.routing.routes import system_of
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.latency import BOUNDS
-from protoflow.transports.built_in import messaging_system
 
 try:
     from opentelemetry.metrics import Meter, MeterProvider, Observation, get_meter_provider
@@ -46,7 +46,7 @@ def process_duration(provider: MeterProvider | None = None) -> Middleware:
         )
         now = spec.clock.monotonic
         fixed = {
-            semconv.SYSTEM: messaging_system(spec.config.url.scheme),
+            semconv.SYSTEM: system_of(spec.config, spec.transport),
             semconv.OPERATION_NAME: "process",
             semconv.DESTINATION: spec.topic,
             semconv.GROUP: spec.group,
@@ -92,7 +92,6 @@ def _callback(read: _Value) -> Callable[[Any], Iterable[Observation]]:
 class _Instruments:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._system = {semconv.SYSTEM: reporter.system}
 
     def counters(self) -> Iterable[tuple[str, str, str, _Value]]:
         """Returns name, unit, description and reader of each counter."""
@@ -127,13 +126,15 @@ class _Instruments:
         )  # fmt: skip
 
     def _consumed(self) -> Iterable[Observation]:
-        fixed = self._system | {semconv.OPERATION_NAME: "receive"}
         for scheduler in self._reporter.host.subscriptions:
+            system = self._reporter.system_of(scheduler.settings.transport)
+            fixed = {semconv.SYSTEM: system, semconv.OPERATION_NAME: "receive"}
             yield Observation(scheduler.in_flight.received, fixed | _labels(scheduler))
 
     def _sent(self) -> Iterable[Observation]:
-        fixed = self._system | {semconv.OPERATION_NAME: "send"}
         for topic, count in self._reporter.host.counters.sent.by_topic().items():
+            system = self._reporter.system_with(topic)
+            fixed = {semconv.SYSTEM: system, semconv.OPERATION_NAME: "send"}
             yield Observation(count, fixed | {semconv.DESTINATION: topic})
 
     def _messages(self) -> Iterable[Observation]:

@@ -74,13 +74,13 @@ class ServiceCollector(Collector):
     def _messaging(
         self, schedulers: Sequence[Scheduler], specs: Sequence[HandlerSpec]
     ) -> Iterator[Metric]:
-        system = self._reporter.system
+        system_of = self._reporter.system_of
         durations = HistogramMetricFamily(
             "messaging_process_duration_seconds", "Duration of runs of handlers.", labels=_PROCESS
         )
         for spec in specs:
             durations.add_metric(
-                (system, "process", spec.topic, spec.group, spec.name),
+                (system_of(spec.transport), "process", spec.topic, spec.group, spec.name),
                 [(_bound(bound), count) for bound, count in spec.stats.timings.histogram()],
                 spec.stats.timings.seconds,
             )
@@ -91,13 +91,14 @@ class ServiceCollector(Collector):
         for scheduler in schedulers:
             settings = scheduler.settings
             consumed.add_metric(
-                (system, "receive", settings.topic, settings.group), scheduler.in_flight.received
+                (system_of(settings.transport), "receive", settings.topic, settings.group),
+                scheduler.in_flight.received,
             )
         sent = CounterMetricFamily(
             "messaging_client_sent_messages", "Messages that the broker confirmed.", labels=_SEND
         )
         for topic, count in self._reporter.host.counters.sent.by_topic().items():
-            sent.add_metric((system, "send", topic), count)
+            sent.add_metric((self._reporter.system_with(topic), "send", topic), count)
         return iter((durations, consumed, sent))
 
     def _lag(self, schedulers: Sequence[Scheduler]) -> Iterator[Metric]:

@@ -8,11 +8,15 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from protoflow.clock import Clock
+from protoflow.config.named_transports import DEFAULT
+from protoflow.config.settings import Config
 from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import TopologyError, TransportError
 from protoflow.observability.resources import ResourceMeter, ResourceUsage
 from protoflow.outbox import OutboxRelay
 from protoflow.pipeline import HandlerSpec
+from protoflow.routing.routes import system_of
+from protoflow.routing.transport import RoutedTransport, part_of, parts_of
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.dead_letters import timestamp
 from protoflow.stats.handlers import Counters, ErrorBreakdown
@@ -124,32 +128,42 @@ class Host(Protocol):
 class Reporter:
     """Reads the counters of a service and queries its broker."""
 
-    def __init__(self, host: Host, clock: Clock, system: str) -> None:
+    def __init__(self, host: Host, clock: Clock, config: Config) -> None:
         self.host = host
         self.clock = clock
-        #: The kind of broker, `messaging.system`.
-        self.system = system
+        self._config = config
         self.lag: dict[str, Lag] = {}
         #: Empties the outbox; None if there is none.
         self.relay: OutboxRelay | None = None
         self._meter = ResourceMeter()
         self._next_lag = self._next_dead_letters = float("-inf")
 
+    def system_of(self, transport: str) -> str:
+        """Returns the kind of broker of a transport, `messaging.system`."""
+        return system_of(self._config, transport)
+
+    def system_with(self, topic: str) -> str:
+        """Returns the kind of broker that has a topic."""
+        return system_of(self._config, self._transport_with(topic))
+
+    def _transport_with(self, topic: str) -> str:
+        transport = self.host.transport
+        if isinstance(transport, RoutedTransport):
+            return transport.routes.of_place(topic)
+        return DEFAULT
+
     async def refresh(self) -> None:
         """Queries lag and dead letters, unless the last answer is recent."""
         now = self.clock.monotonic()
-        transport = self.host.transport
         counting = now >= self._next_dead_letters
         if counting:
             self._next_dead_letters = float("inf")  # no other task asks until this is done
+        lagging = now >= self._next_lag
+        if lagging:
+            self._next_lag = now + _FRESH_LAG
         try:
-            if now >= self._next_lag:
-                self._next_lag = now + _FRESH_LAG
-                await self._refresh_lag(transport)
-            if counting:
-                await self._refresh_dead_letters(transport)
-        except TransportError as error:
-            _log.warning("lag and dead letters were not read", extra={"error": str(error)})
+            for name, part in parts_of(self.host.transport).items():
+                await self._refresh_from(name, part, lagging=lagging, counting=counting)
         finally:
             if counting:
                 took = self.clock.monotonic() - now
@@ -157,22 +171,37 @@ class Reporter:
         if self.relay is not None:
             await self.relay.refresh()
 
-    async def _refresh_lag(self, transport: Transport) -> None:
+    async def _refresh_from(
+        self, name: str, transport: Transport, *, lagging: bool, counting: bool
+    ) -> None:
+        """Asks one transport; the name is empty if there is only one."""
+        try:
+            if lagging:
+                await self._refresh_lag(name, transport)
+            if counting:
+                await self._refresh_dead_letters(name, transport)
+        except TransportError as error:
+            extra = {"error": str(error), "transport": name or DEFAULT}
+            _log.warning("lag and dead letters were not read", extra=extra)
+
+    async def _refresh_lag(self, name: str, transport: Transport) -> None:
         if not (transport.capabilities.lag and isinstance(transport, LagReader)):
             return
         for settings in self.host.watched:
-            if settings.broadcast:
+            if settings.broadcast or name not in ("", settings.transport):
                 continue
             try:
                 self.lag[settings.name] = await transport.lag(settings.topic, settings.group)
             except TopologyError:  # the contract's service has not started yet
                 self.lag.pop(settings.name, None)
 
-    async def _refresh_dead_letters(self, transport: Transport) -> None:
+    async def _refresh_dead_letters(self, name: str, transport: Transport) -> None:
         if not (transport.capabilities.dead_letters and isinstance(transport, KeepsDeadLetters)):
             return
         store = transport.dead_letters
         for topic, counters in self.host.counters.dead_letters.topics.items():
+            if name not in ("", self._transport_with(topic)):
+                continue
             try:
                 count = await store.count(topic)
             except TopologyError:  # see above
@@ -238,7 +267,8 @@ class Reporter:
 
     def _dependencies(self, scheduler: Scheduler) -> tuple[DependencyHealth, ...]:
         now = timestamp(self.clock.now())
-        broken = self.host.transport.health()
+        name = scheduler.settings.transport
+        broken = part_of(self.host.transport, name).health()
         problems = "; ".join(scheduler.problems.values())
         # It is unknown whether a paused subscription would work.
         quiet = DEPENDENCY_UNKNOWN if scheduler.paused else DEPENDENCY_HEALTHY
@@ -250,7 +280,7 @@ class Reporter:
                 details=wrong or "",
             )
             for name, wrong, good in (
-                (self.system, broken, DEPENDENCY_HEALTHY),
+                (self.system_of(name), broken, DEPENDENCY_HEALTHY),
                 (f"subscription {scheduler.settings.name}", problems, quiet),
             )
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -23,6 +23,7 @@ from protoflow.outbox.store import Pending, RelayedOutbox
 from protoflow.outbox.trouble import LONGEST_PAUSE, Troubles
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.publishing.submitter import Results, Submitter
+from protoflow.routing.transport import output_transports
 from protoflow.stats.handlers import SentMessages
 from protoflow.transport.interface import Transport
 from protoflow.transport.kit.backoff import Backoff
@@ -73,6 +74,7 @@ class OutboxRelay:
     ) -> None:
         self._store = store
         self._submitter = Submitter(transport, sent or SentMessages())
+        self._transport_of = output_transports(transport)
         self._poll = poll
         self._batch = batch
         self._publisher = publisher
@@ -84,7 +86,8 @@ class OutboxRelay:
         # Whether some messages that were read are neither deleted nor parked.
         self._again = True
         self._confirmed: list[int] = []
-        self._taken = 0
+        #: The numbers of confirmed messages, by transport.
+        self._taken: Counter[str] = Counter()
         self._broker_problem: str | None = None
         self._store_problem: str | None = None
         self.waiting = 0
@@ -120,14 +123,14 @@ class OutboxRelay:
             lanes.setdefault(item.lane, deque()).append(item)
         if not lanes and not waiting:
             self._recovered()
-        before, parked, deleted_at = self._taken, self.parked, now
+        before, parked, deleted_at = self._taken.total(), self.parked, now
         while lanes and not self._stopping and self._store.holds(self):
             await self._submit_heads(lanes)
             if asyncio.get_running_loop().time() - deleted_at > _DELETE_AFTER:
                 await self._delete()
                 deleted_at = asyncio.get_running_loop().time()
         await self._delete()
-        taken = self._taken - before
+        taken = self._taken.total() - before
         self._again = bool(waiting) or taken + self.parked - parked < len(items)
         return taken
 
@@ -176,7 +179,8 @@ class OutboxRelay:
         outcomes = list(zip(heads.items(), errors, strict=True))
         taken = [(lane, item) for (lane, item), error in outcomes if error is None]
         self._confirmed += [item.position for _, item in taken]
-        self._taken += len(taken)
+        stored = Counter(self._transport_of(item.message.topic) for _, item in taken)
+        self._taken += stored
         for lane, _ in taken:
             self._troubles.ended(lane)
         failed = [(lane, item, error) for (lane, item), error in outcomes if error is not None]
@@ -190,7 +194,8 @@ class OutboxRelay:
             lanes.pop(lane, None)
         news = None
         for _, item, error in passing if taken else passing[:_PROBES]:
-            if await self._trouble(item, error, others=bool(taken)):
+            others = self._transport_of(item.message.topic) in stored
+            if await self._trouble(item, error, others=others):
                 news = news or error
         if passing and not taken:
             lanes.clear()
@@ -217,7 +222,8 @@ class OutboxRelay:
         """Pauses a lane, or parks its first message. Returns whether the broker may be the
         cause."""
         now = asyncio.get_running_loop().time()
-        found = self._troubles.failed(item, others=others, taken=self._taken, now=now)
+        stored = self._taken[self._transport_of(item.message.topic)]
+        found = self._troubles.failed(item, others=others, taken=stored, now=now)
         if found is None:
             await self._park(item, _text(error))
         return bool(found)

@@ -58,8 +58,8 @@ class Troubles:
 
         Args:
             item: the message.
-            others: whether other messages were stored in the same submission.
-            taken: the total number of stored messages.
+            others: whether its transport stored other messages in the same submission.
+            taken: the number of messages that its transport has stored.
             now: the loop's time.
         """
         trouble = self._lanes.get(item.lane)

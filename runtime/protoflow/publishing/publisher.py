@@ -16,11 +16,13 @@ from protoflow.errors import CapabilityError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.submitter import Results, Submitter, delay_problem
+from protoflow.routing.routes import output_systems
+from protoflow.routing.transport import RoutedTransport, target_of
 from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
 from protoflow.transport.interface import Topology, TopologyMode, Transport
-from protoflow.transports.built_in import messaging_system
 
 if TYPE_CHECKING:
     from protoflow.tracing.spans import PublishTracing
@@ -40,10 +42,11 @@ class MessagePublisher:
     ) -> None:
         self._transport = transport
         self._mode = config.topology
-        self._system = messaging_system(config.url.scheme)
+        self._config = config
+        self._sent = sent or SentMessages()
         self._ensured: set[str] = set()
         #: Submits the messages of this publisher and of schedulers.
-        self.submitter = Submitter(transport, sent or SentMessages())
+        self.submitter = Submitter(transport, self._sent)
         self._publish: Callable[[Sequence[Message]], Awaitable[Results]] = self.submitter.publish
         # The event loop of the transport; None while it is not open.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -104,7 +107,8 @@ class MessagePublisher:
 
     def _check_delays(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            if message.delay > 0 and (text := delay_problem(message, self._transport.capabilities)):
+            target = target_of(self._transport, message.topic)
+            if message.delay > 0 and (text := delay_problem(message, target.capabilities)):
                 raise CapabilityError(text)
 
     def close(self) -> None:
@@ -133,7 +137,14 @@ class MessagePublisher:
         if found is not None:
             from protoflow.tracing.spans import PublishTracing
 
-            self.tracing = PublishTracing(found, self._system)
+            self.tracing = PublishTracing(found, output_systems(self._config))
+
+    def outputs_of(self, transport: str) -> OutputRoutes | None:
+        """Returns the ways of the outputs of handlers that consume from a transport; None if there
+        is only one transport."""
+        if not isinstance(self._transport, RoutedTransport):
+            return None
+        return OutputRoutes(self._transport, transport, self._sent)
 
     def known(self, topics: Sequence[str]) -> None:
         """Notes topics that were already created or verified."""

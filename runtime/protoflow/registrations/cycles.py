@@ -7,7 +7,7 @@ handlers are only found at start.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from protoflow.contract.spec import UnhandledTypes
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The type of messages that no contract declares.
 _OTHER = ""
+#: A topic and the name of its transport.
+_Place: TypeAlias = tuple[str, str]
 
 
 def problems(handlers: Sequence[HandlerPlan]) -> list[str]:
@@ -33,12 +35,12 @@ def problems(handlers: Sequence[HandlerPlan]) -> list[str]:
 
 def _cycles(handlers: Sequence[HandlerPlan]) -> Iterator[list[HandlerPlan]]:
     """Yields each chain once, beginning with the handler that was registered first."""
-    consumers: dict[str, list[HandlerPlan]] = {}
+    consumers: dict[_Place, list[HandlerPlan]] = {}
     for handler in handlers:
-        consumers.setdefault(handler.topic, []).append(handler)
+        consumers.setdefault((handler.topic, handler.transport), []).append(handler)
     reported = set[frozenset[int]]()
     for first in handlers:
-        if first.dead_letter_topic not in consumers:
+        if (first.dead_letter_topic, first.transport) not in consumers:
             continue
         for kind in first.registration.types or (_OTHER, *_types(handlers)):
             for cycle in _back_to(first, kind, consumers):
@@ -49,14 +51,15 @@ def _cycles(handlers: Sequence[HandlerPlan]) -> Iterator[list[HandlerPlan]]:
 
 
 def _back_to(
-    first: HandlerPlan, kind: str, consumers: dict[str, list[HandlerPlan]]
+    first: HandlerPlan, kind: str, consumers: dict[_Place, list[HandlerPlan]]
 ) -> Iterator[list[HandlerPlan]]:
     """Yields the chains by which a dead letter of a type returns to a handler."""
     chains = [[first]]
     seen = {id(first)}
     while chains:
         chain = chains.pop()
-        for handler in consumers.get(chain[-1].dead_letter_topic, ()):
+        last = chain[-1]
+        for handler in consumers.get((last.dead_letter_topic, last.transport), ()):
             if not _takes(handler, kind):
                 continue
             if handler is first:

@@ -94,7 +94,7 @@ def json_registration(
 
     return Registration(
         name=name, topic=topic, group=group or name, call=call, delivery=delivery,
-        decode=decode,
+        decode=decode, output_topic=publish_topic or "",
     )  # fmt: skip
 
 

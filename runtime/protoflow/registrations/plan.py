@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from protoflow.config.conversion import unknown
+from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
+from protoflow.contract import topics
 from protoflow.contract.names import NameResolver, namespaced
 from protoflow.contract.policy import ResolvedDelivery, merge, problems, resolve
 from protoflow.contract.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
-from protoflow.registrations import cycles, sharing
+from protoflow.registrations import cycles, sharing, transports
 from protoflow.registrations.registration import Registration
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
+from protoflow.routing.routes import Routes
 from protoflow.transport.interface import Capabilities, SubscriptionSettings
 
 _log = logging.getLogger("protoflow.service")
@@ -26,9 +30,16 @@ _STRENGTH = {Ordering.NONE: 0, Ordering.PER_KEY: 1, Ordering.PER_PARTITION: 2}
 
 
 def plan(
-    registrations: Sequence[Registration], config: Config, capabilities: Capabilities
+    registrations: Sequence[Registration],
+    config: Config,
+    capabilities: Capabilities | Mapping[str, Capabilities],
 ) -> list[SubscriptionPlan]:
     """Returns the subscriptions of a service.
+
+    Args:
+        registrations: the handlers.
+        config: the settings.
+        capabilities: those of the transport, or of several transports by name.
 
     Raises:
         ConfigError: names cannot be filled, or the config names handlers that do not exist.
@@ -36,9 +47,14 @@ def plan(
         CapabilityError: the transport cannot meet a demand.
     """
     names = NameResolver(config.namespace, config.variables)
-    handlers = [_handler(registration, config, names) for registration in registrations]
+    routes = Routes(config)
+    handlers = [_handler(registration, config, names, routes) for registration in registrations]
     known = {registration.name for registration in registrations}
     names.problems += config.unknown_handlers(known)
+    if config.groups:
+        filled = {topics.fill(item.group, config.variables)[0] for item in registrations}
+        filled.update(item.group for item in registrations)
+        names.problems += unknown("groups", config.groups, filled, "group consumes here")
     if names.problems:
         raise ConfigError(names.problems)
     groups: dict[tuple[str, str], list[HandlerPlan]] = {}
@@ -46,12 +62,17 @@ def plan(
         groups.setdefault((handler.topic, handler.group), []).append(handler)
     conflicts = cycles.problems(handlers)
     plans = [_subscription(group, config, conflicts) for group in groups.values()]
+    conflicts += transports.conflicts(handlers)
     if conflicts:
         raise RegistrationError(conflicts)
-    return _within(plans, capabilities, config)
+    if isinstance(capabilities, Capabilities):
+        capabilities = {DEFAULT: capabilities}
+    return _within(plans, capabilities, config, routes)
 
 
-def _handler(registration: Registration, config: Config, names: NameResolver) -> HandlerPlan:
+def _handler(
+    registration: Registration, config: Config, names: NameResolver, routes: Routes
+) -> HandlerPlan:
     override = config.policy_of(registration.name)
     contract = merge(config.defaults, registration.delivery)
     wanted, had = override.ordering, contract.ordering or Ordering.NONE
@@ -80,6 +101,7 @@ def _handler(registration: Registration, config: Config, names: NameResolver) ->
         # Long topics and groups make dead-letter topics longer than 200 characters: transports cut
         # them.
         dead_letter_topic=namespaced(config.namespace, dead_letter_topic),
+        transport=routes.of_handler(name, topic, group),
     )
 
 
@@ -137,6 +159,7 @@ def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSe
         lease=config.lease,
         max_hold=config.max_hold,
         rebalance_drain=config.rebalance_drain,
+        transport=first.transport,
     )
 
 
@@ -154,21 +177,26 @@ def _longest_wait(policy: ResolvedDelivery) -> float:
 
 
 def _within(
-    plans: Sequence[SubscriptionPlan], capabilities: Capabilities, config: Config
+    plans: Sequence[SubscriptionPlan],
+    capabilities: Mapping[str, Capabilities],
+    config: Config,
+    routes: Routes,
 ) -> list[SubscriptionPlan]:
-    """Refuses demands that the transport cannot meet; defaults are reduced with a warning."""
+    """Refuses demands that a transport cannot meet; defaults are reduced with a warning."""
     refused: list[str] = []
     for subscription in plans:
         for handler in subscription.handlers:
-            refused += _Demands(handler, capabilities, config).refused()
+            refused += _Demands(handler, capabilities[handler.transport], config).refused()
+            refused += transports.left_by_atomic(handler, config, routes)
     if refused:
         raise CapabilityError(sorted(set(refused)))
-    scheme = config.url.scheme
-    if plans and not capabilities.at_least_once:
-        _log.warning(
-            "the transport delivers at most once: retries stay in memory, dead letters are dropped",
-            extra={"transport": scheme},
-        )
+    for name in sorted({subscription.settings.transport for subscription in plans}):
+        if not capabilities[name].at_least_once:
+            _log.warning(
+                "the transport delivers at most once: retries stay in memory, dead letters are "
+                "dropped",
+                extra={"transport": config.transport_named(name).url.scheme},
+            )
     return list(plans)
 
 
@@ -190,16 +218,18 @@ class _Demands:
             yield from self._of_leases()
 
     def _cannot(self, what: str, fix: str) -> str:
-        return f"{self._handler.registration.name}: {self._config.url.scheme} cannot {what}; {fix}"
+        transport = transports.shown(self._handler.transport, self._config)
+        return f"{self._handler.registration.name}: {transport} cannot {what}; {fix}"
 
     def _of_the_subscription(self) -> Iterable[str]:
         policy, capabilities = self._policy, self._capabilities
+        other = "choose another transport or ORDERING_NONE"
+        if capabilities.ordering_option:
+            other = f"set its option {capabilities.ordering_option}, {other}"
         if policy.ordering is Ordering.PER_KEY and not capabilities.per_key:
-            yield self._cannot("keep order per key", "choose another transport or ORDERING_NONE")
+            yield self._cannot("keep order per key", other)
         if policy.ordering is Ordering.PER_PARTITION and not capabilities.per_partition:
-            yield self._cannot(
-                "keep order per partition", "choose another transport or ORDERING_NONE"
-            )
+            yield self._cannot("keep order per partition", other)
         if policy.atomic and not capabilities.atomic:
             yield self._cannot("publish and settle atomically", "leave `atomic` unset")
         elif self._waits_too_long_to_be_atomic():

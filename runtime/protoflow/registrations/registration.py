@@ -44,6 +44,7 @@ class Registration:
         effects: how often its effects are applied in the handler's database.
         tombstones: whether it takes messages without payload.
         decode: makes the handler's argument from a message; None means the protobuf codec.
+        output_topic: the topic of outputs without a contract; empty: unknown, or there are none.
     """
 
     name: str
@@ -62,6 +63,13 @@ class Registration:
     effects: Effects = Effects.AT_LEAST_ONCE
     tombstones: bool = False
     decode: Callable[..., Any] | None = None
+    output_topic: str = ""
+
+
+def published_topic(registration: Registration) -> str:
+    """Returns the topic that a handler publishes to, not filled; empty if it is unknown."""
+    publication = registration.publication
+    return registration.output_topic if publication is None else publication.topic
 
 
 def registrations(handler: Handler | HandlerSync) -> list[Registration]:

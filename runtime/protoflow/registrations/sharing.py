@@ -37,6 +37,14 @@ def shared(
             conflicts.append(f"{leaf} is {said}, but {together}, or in one of them")
         if values:
             leaves[leaf] = next(iter(values))
+    if len({handler.transport for handler in handlers}) > 1:
+        said = " and ".join(
+            f"{handler.registration.name} from {handler.transport}" for handler in handlers
+        )
+        conflicts.append(
+            f"{said} consume on different transports, but {together}, or give one a consumer_group "
+            "of its own"
+        )
     if len({handler.registration.broadcast for handler in handlers}) > 1:
         names = " and ".join(handler.registration.name for handler in handlers)
         conflicts.append(

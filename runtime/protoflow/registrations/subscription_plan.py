@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from protoflow.config.named_transports import DEFAULT
 from protoflow.contract.policy import ResolvedDelivery
 from protoflow.dataclass_record import dataclass_record
 from protoflow.registrations.registration import Registration
@@ -12,13 +13,23 @@ from protoflow.transport.interface import SubscriptionSettings
 
 @dataclass_record
 class HandlerPlan:
-    """A handler with the values that are only known at start."""
+    """A handler with the values that are only known at start.
+
+    Attributes:
+        registration: the handler and its contract.
+        topic: the consumed topic, with the namespace.
+        group: the consumer group, with the namespace.
+        policy: the delivery policy.
+        dead_letter_topic: the topic of dead letters, with the namespace.
+        transport: the name of the transport from which it consumes.
+    """
 
     registration: Registration
     topic: str
     group: str
     policy: ResolvedDelivery
     dead_letter_topic: str
+    transport: str = DEFAULT
 
 
 @dataclass_record

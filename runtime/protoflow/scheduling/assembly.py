@@ -10,15 +10,18 @@ from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.contract.spec import Effects
 from protoflow.pipeline import Chain, HandlerSpec, Next
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.publisher import MessagePublisher
+from protoflow.publishing.submitter import Submitter
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
+from protoflow.routing.transport import part_of
 from protoflow.scheduling.invoke import decoder, terminal
 from protoflow.scheduling.job import Route
 from protoflow.scheduling.readiness import Readiness
 from protoflow.scheduling.router import Router
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.scheduling.threads import Threads
-from protoflow.scheduling.windows import WindowPublisher
+from protoflow.scheduling.windows import RoutedWindowPublisher, WindowPublisher
 from protoflow.stats.handlers import Counters
 from protoflow.transport.interface import Capabilities, Transport
 
@@ -43,6 +46,9 @@ def assemble(
 ) -> Scheduler:
     """Returns the scheduler of a subscription; it is not started yet."""
     readiness = Readiness()
+    routes = publisher.outputs_of(plan.settings.transport)
+    transport = part_of(transport, plan.settings.transport)
+    submitter = publisher.submitter if routes is None else routes.submitters[routes.own]
 
     def mark_late(detail: str | None) -> None:
         readiness.mark_unready("outputs", detail)
@@ -50,25 +56,40 @@ def assemble(
     made: dict[str, Route] = {}
     for handler in plan.handlers:
         spec = _spec(handler, config, transport, clock, counters, readiness, journal)
-        windows = WindowPublisher(
-            publisher.submitter, transport.capabilities, spec.stats.confirmed, clock, mark_late
-        )
+        windows = _windows(publisher.submitter, transport, routes, spec, mark_late)
         registration = handler.registration
         if inbox is not None and registration.effects is Effects.EXACTLY_ONCE:
             innermost = inbox.terminal(registration, spec, threads, publisher)
         else:
             innermost = terminal(registration, spec, windows.publish, threads, publisher)
         run = _journaled(chain.compile(innermost, spec), spec)
-        made[spec.name] = Route(spec, handler.registration, run)
-    router = Router(
-        {kind: made[handler.registration.name] for kind, handler in plan.routes.items()},
-        tuple(made.values()),
-        config.type_names,
-    )
+        made[spec.name] = Route(spec, registration, run)
+    kinds = {kind: made[handler.registration.name] for kind, handler in plan.routes.items()}
+    router = Router(kinds, tuple(made.values()), config.type_names)
     return Scheduler(
-        plan.settings, router, transport, publisher.submitter, publisher.encode, readiness,
-        crashed, 0.0 if clock.virtual else config.stalled_after,
+        plan.settings, router, transport, submitter, publisher.encode, readiness,
+        crashed, 0.0 if clock.virtual else config.stalled_after, routes,
     )  # fmt: skip
+
+
+def _windows(
+    submitter: Submitter, transport: Transport, routes: OutputRoutes | None, spec: HandlerSpec,
+    mark_late: Callable[[str | None], None],
+) -> WindowPublisher | RoutedWindowPublisher:  # fmt: skip
+    """Returns the publisher of streams, to one transport or several."""
+    confirmed = spec.stats.confirmed
+    if routes is None:
+        claims = transport.capabilities
+        return WindowPublisher(submitter, claims, confirmed, spec.clock, mark_late)
+    return RoutedWindowPublisher(
+        routes,
+        {
+            name: WindowPublisher(
+                routes.submitters[name], part.capabilities, confirmed, spec.clock, mark_late
+            )
+            for name, part in routes.parts.items()
+        },
+    )
 
 
 def _journaled(run: Next, spec: HandlerSpec) -> Next:
@@ -105,6 +126,7 @@ def _spec(
         streams=registration.streams,
         pause_for=readiness.pause_for,
         journal=None if journal is None else _journal_of(journal, handler),
+        transport=handler.transport,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from protoflow.errors import PublishRefusedError, TransportError
 from protoflow.message import Action, Message, Settlement, SettleResult
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.submitter import refusal
 from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
@@ -31,6 +32,7 @@ class Outputs:
         self._host = host
         self._settler = settler
         self._refused = refused
+        self._routes = settler.routes
         #: Jobs whose outputs are not confirmed yet, with the jobs that depend on them.
         self.publishing: dict[Job, Sequence[Job]] = {}
 
@@ -42,6 +44,8 @@ class Outputs:
             for job in jobs:
                 spec.stats.handled += 1
                 self.acknowledge(job)
+        elif self._routes is not None and (name := self._routes.elsewhere(outputs)) is not None:
+            self._done_elsewhere(jobs, outputs, name, self._routes)
         elif (problem := refusal(outputs, spec.capabilities)) is not None:
             self._refused(jobs, problem)
         elif spec.capabilities.atomic:
@@ -61,6 +65,21 @@ class Outputs:
         for first in [job for job in self.publishing if wanted(job)]:
             taken += [first, *self.publishing.pop(first)]
         return taken
+
+    def _done_elsewhere(
+        self, jobs: Sequence[Job], outputs: Sequence[Message], name: str, routes: OutputRoutes
+    ) -> None:
+        """Publishes outputs of which some go to another transport."""
+        problem = routes.refusal(outputs)
+        if jobs[0].route.spec.policy.atomic:
+            problem = PublishRefusedError(
+                f"the handler is `atomic` on the transport {routes.own}, but an output goes to "
+                f"{name}; leave `atomic` unset, or put the topic on {routes.own}"
+            )
+        if problem is not None:
+            self._refused(jobs, problem)
+        else:
+            self._done_in_turn(jobs, outputs)
 
     def _done_in_turn(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
         """Publishes, waits for the confirmation, and settles."""

@@ -74,7 +74,7 @@ class Drain:
             return
         # Unsettled messages are given back: they will be handled again.
         self._release(self._unstarted(_every) + self._applier.take_published(_every))
-        if not await self._settled_within(deadline - loop.time()):
+        if not await self._given_back_within(deadline - loop.time()):
             _log.warning(
                 "the broker did not answer, and redelivers unsettled messages",
                 extra={"subscription": self._name},
@@ -87,6 +87,14 @@ class Drain:
                 # Refused outputs have caused retries and dead letters, which are given back, too.
                 self._release(self._unstarted(_every) + self._applier.dead_letters.take(_every))
                 await self._settler.drained()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _given_back_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(max(_LEAST, seconds)):
+                await self._settler.settlements_drained()
         except TimeoutError:
             return False
         return True

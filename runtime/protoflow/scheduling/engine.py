@@ -14,6 +14,7 @@ from protoflow.contract.spec import Ordering
 from protoflow.failure_policy import as_outcome
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.outcomes import DONE, Done, Outcome
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.submitter import Submitter
 from protoflow.scheduling.activity import Activity
 from protoflow.scheduling.admission import Admission
@@ -26,8 +27,8 @@ from protoflow.scheduling.job import Job
 from protoflow.scheduling.lanes import Lanes
 from protoflow.scheduling.outcome_applier import OutcomeApplier
 from protoflow.scheduling.readiness import Readiness
+from protoflow.scheduling.routed_settler import settler_for
 from protoflow.scheduling.router import Router
-from protoflow.scheduling.settler import Settler
 from protoflow.scheduling.solo_runs import SoloRuns
 from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.turns import Turns
@@ -63,13 +64,14 @@ class Engine:
         crashed: called with an error that must end the process.
         stall_after: seconds without movement after which waiting work turns readiness red; 0.0
             is never.
+        routes: divides outputs by transport; None if there is only one transport.
     """
 
     def __init__(
         self, settings: SubscriptionSettings, router: Router, capabilities: Capabilities,
         submitter: Submitter, subscription: Subscription, encode: OutputEncoder,
         readiness: Readiness, in_flight: InFlight, crashed: Callable[[BaseException], None],
-        stall_after: float,
+        stall_after: float, routes: OutputRoutes | None = None,
     ) -> None:  # fmt: skip
         # The order is at risk if the process stood still for longer than a lease.
         ordered = settings.ordering is not Ordering.NONE
@@ -84,7 +86,7 @@ class Engine:
             settings.concurrency, self._run, crashed, readiness.gates,
             self._stood_still if leased else None, self._give_back_unstarted,
         )  # fmt: skip
-        self.settler = Settler(submitter, subscription, self._settled, self._failed)
+        self.settler = settler_for(routes, submitter, subscription, self._settled, self._failed)
         ordering = settings.ordering
         self.applier = OutcomeApplier(self, submitter, subscription, self.settler, ordering)
         self.gate = solo_gate()

@@ -246,7 +246,7 @@ class OutcomeApplier:
                 )
                 self._wait_in_memory(job, delay)
 
-        self._settler.publish(job, (deferred,), confirmed)
+        self._settler.publish_retry(job, deferred, confirmed)
 
     def _mark_exhausted(self, job: Job, exhausted: bool) -> None:
         """Adds or removes a job that is retried without limit, and updates readiness."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from protoflow.context import OutputEncoder
 from protoflow.errors import TransportError
 from protoflow.message import Delivery
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.submitter import Submitter
 from protoflow.scheduling.batching import Gatherer
 from protoflow.scheduling.engine import Engine
@@ -41,19 +42,21 @@ class Scheduler:
     Args:
         settings: the subscription.
         router: its handlers.
-        transport: the broker.
+        transport: the broker, from which it consumes.
         submitter: publishes outputs and dead letters.
         encode: encodes outputs.
         readiness: problems and gates.
         crashed: called with an error that must end the process.
         stall_after: seconds without movement after which waiting work turns readiness red; 0.0
             is never.
+        routes: divides outputs by transport; None if there is only one transport.
     """
 
     def __init__(
         self, settings: SubscriptionSettings, router: Router, transport: Transport,
         submitter: Submitter, encode: OutputEncoder, readiness: Readiness,
         crashed: Callable[[BaseException], None], stall_after: float = 0.0,
+        routes: OutputRoutes | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.router = router
@@ -65,6 +68,7 @@ class Scheduler:
         self._readiness = readiness
         self._crashed = crashed
         self._stall_after = stall_after
+        self._routes = routes
         self._engine: Engine | None = None
         self._subscription: Subscription | None = None
         self._intake: asyncio.Task[None] | None = None
@@ -79,7 +83,7 @@ class Scheduler:
         engine = Engine(
             self.settings, self.router, self._transport.capabilities, self._submitter,
             subscription, self._encode, self._readiness, self.in_flight, self._crashed,
-            self._stall_after,
+            self._stall_after, self._routes,
         )  # fmt: skip
         for route in self.router.all:
             if route.registration.batched:

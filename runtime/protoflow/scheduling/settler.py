@@ -17,6 +17,7 @@ from typing import Any
 
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message, Settlement, SettleResult
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.submitter import Submitter, failure_of, unconfirmed
 from protoflow.scheduling.job import Job
 from protoflow.transport.interface import Subscription
@@ -46,12 +47,17 @@ class _Outputs:
 class Settler:
     """Publishes and settles for one subscription.
 
+    Attributes:
+        routes: divides outputs by transport; None if there is only one transport.
+
     Args:
         submitter: publishes outputs.
         subscription: settles.
         settled: called with jobs whose settlements were answered; the answer is never UNKNOWN.
         failed: called with a job whose callback raised, and the error.
     """
+
+    routes: OutputRoutes | None = None
 
     def __init__(
         self,
@@ -128,9 +134,17 @@ class Settler:
                 settled.set_exception(error)
             self._watch(settled, lambda done: self._answered(jobs, settlements, done))
 
+    def publish_retry(self, job: Job, message: Message, confirmed: Confirmed) -> None:
+        """Publishes a retry, which stays on the transport of its message."""
+        self.publish(job, (message,), confirmed)
+
     @property
     def busy(self) -> bool:
-        """Whether an answer of the broker is awaited, or an entry must be repeated."""
+        """Whether an answer of a broker is awaited, or an entry must be repeated."""
+        return self._unfinished
+
+    @property
+    def _unfinished(self) -> bool:
         return bool(
             self._pending or self._outbox or self._settlements or self._unconfirmed or self._unknown
         )
@@ -161,13 +175,17 @@ class Settler:
 
     async def drained(self) -> None:
         """Waits until every entry is answered and none must be repeated."""
-        while self.busy:
+        while self._unfinished:
             self.flush()
             if self._pending:
                 await asyncio.wait(self._pending)
             elif self._timer is not None or self._suspended:
                 await asyncio.sleep(_FIRST_WAIT / 2)
             await asyncio.sleep(0)  # callbacks of ended jobs may publish or settle
+
+    async def settlements_drained(self) -> None:
+        """Waits until the settlements are answered; outputs on other transports do not matter."""
+        await self.drained()
 
     def _watch(
         self, future: asyncio.Future[Any], ended: Callable[[asyncio.Future[Any]], None]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from protoflow.clock import Clock
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
+from protoflow.publishing.output_routes import OutputRoutes
 from protoflow.publishing.submitter import Submitter, refusal, unconfirmed
 from protoflow.scheduling.watchdog import UNCONFIRMED
 from protoflow.transport.interface import Capabilities
@@ -103,3 +104,28 @@ class WindowPublisher:
                 if not self._late:
                     self._mark_late(None)
         self._on_confirmed(messages)
+
+
+class RoutedWindowPublisher:
+    """Publishes windows whose messages go to several transports.
+
+    Args:
+        routes: divides a window by transport.
+        publishers: publish the shares, by transport.
+    """
+
+    def __init__(self, routes: OutputRoutes, publishers: Mapping[str, WindowPublisher]) -> None:
+        self._routes = routes
+        self._publishers = publishers
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Publishes a window; returns when all is confirmed. Raises PublishRefusedError."""
+        shares = self._routes.shares(messages).items()
+        tasks = [
+            asyncio.ensure_future(self._publishers[name].publish(share)) for name, share in shares
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:  # a refusal fails the run, so the other shares are not repeated
+            for task in tasks:
+                task.cancel()

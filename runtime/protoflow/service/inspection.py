@@ -6,16 +6,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from protoflow.clock import Clock
+from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
 from protoflow.errors import ConfigError, RegistrationError
 from protoflow.pipeline import HandlerSpec
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.registry import Registry
+from protoflow.routing.transport import part_of, parts_of
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.service.running import Running
 from protoflow.stats.handlers import Counters
 from protoflow.transport.interface import ReportsWarnings, SubscriptionSettings, Transport
-from protoflow.transports.built_in import messaging_system
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -86,8 +87,7 @@ class Inspection:
         if self._reporter is None:
             from protoflow.observability.report import Reporter
 
-            system = messaging_system(self._config.url.scheme)
-            self._reporter = Reporter(self, self._clock, system)
+            self._reporter = Reporter(self, self._clock, self._config)
         return self._reporter
 
     @property
@@ -109,8 +109,9 @@ class Inspection:
         from protoflow.observability.health import Health
 
         problems = self._running.problems()
-        if (broken := self.transport.health()) is not None:
-            problems["transport"] = broken
+        for name, part in parts_of(self.transport).items():
+            if (broken := part.health()) is not None:
+                problems[f"transport {name}".rstrip()] = broken
         if (unrelayed := self.outbox_problem) is not None:
             problems["outbox"] = unrelayed
         if self._inbox is not None and self._inbox.problem is not None:
@@ -223,7 +224,8 @@ class Inspection:
         from protoflow.web.neighbours import Neighbours
 
         host = self.host
-        neighbours = Neighbours(self.transport, self._config, lambda: beat_of(host))
+        default = part_of(self.transport, DEFAULT)
+        neighbours = Neighbours(default, self._config, lambda: beat_of(host))
         host.neighbours = await resources.enter_async_context(neighbours)
 
     async def start_configured_web(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from protoflow.errors import ProtoflowError
+from protoflow.routing.routes import shown_transports
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.service.gc_tuning import raised_threshold
 from protoflow.service.shutdown import Shutdown
@@ -53,7 +54,7 @@ class Lifetime:
                 if not (self._components.registry.registrations or self._config.outbox_url):
                     _log.warning(
                         "the service started without handlers, so it consumes no messages",
-                        extra={"transport": self._config.url.safe},
+                        extra={"transport": shown_transports(self._config)},
                     )
                 with raised_threshold(self._config.gc_threshold):
                     await self._stop_requested.wait()
@@ -138,7 +139,7 @@ class Lifetime:
         _log.info(
             "the service started",
             extra={
-                "transport": self._config.url.safe,
+                "transport": shown_transports(self._config),
                 "subscriptions": ", ".join(scheduler.settings.name for scheduler in schedulers),
             },
         )

@@ -51,7 +51,7 @@ class Service:
         lifespan: an async context manager, open from before the first message until after the last.
         middleware: a `Chain`, or middlewares that are placed next to the handlers.
         clock: time and randomness; for tests.
-        transport: replaces the transport that the settings name; for tests.
+        transport: replaces the transport that the settings name, or several by name; for tests.
         dependencies: optional collaborators of the default chain; see `Dependencies`.
     """
 
@@ -62,7 +62,7 @@ class Service:
         lifespan: Callable[[Service], AbstractAsyncContextManager[object]] | None = None,
         middleware: Chain | Sequence[Middleware] | None = None,
         clock: Clock | None = None,
-        transport: Transport | None = None,
+        transport: Transport | Mapping[str, Transport] | None = None,
         **dependencies: Unpack[Dependencies],
     ) -> None:
         # Imported here, because a program may only name this class.
@@ -335,7 +335,7 @@ class Service:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The capabilities of the transport."""
+        """The capabilities of the transport; of the default one if there are several."""
         return self._components.transport.capabilities
 
     @property

@@ -7,11 +7,12 @@ define handlers or only publish use the class as a type.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from protoflow import ids
 from protoflow.clock import Clock
+from protoflow.config.named_transports import DEFAULT
 from protoflow.connection import transport_for, warn_of_memory
 from protoflow.contract.spec import Effects
 from protoflow.contract.topics import TopologyMode
@@ -21,8 +22,11 @@ from protoflow.pipeline import Chain, Middleware, chain_of
 from protoflow.publishing.event_publisher import EventPublisher, publication_of
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.plan import plan
+from protoflow.registrations.registration import published_topic
 from protoflow.registrations.registry import Registry
 from protoflow.registrations.subscription_plan import SubscriptionPlan
+from protoflow.routing.routes import warn_of_unused
+from protoflow.routing.transport import claims_of
 from protoflow.scheduling.assembly import assemble
 from protoflow.scheduling.threads import Threads
 from protoflow.service.inspection import Inspection
@@ -49,7 +53,7 @@ class Components:
     Attributes:
         config: the settings.
         clock: time and randomness.
-        transport: the broker, not yet open.
+        transport: the broker, or several as one; not yet open.
         counters: statistics.
         publisher: publishes immediately.
         events: publishes without generated producers, through `publisher`.
@@ -65,7 +69,7 @@ class Components:
         config: Config,
         middleware: Chain | Sequence[Middleware] | None,
         clock: Clock | None,
-        transport: Transport | None,
+        transport: Transport | Mapping[str, Transport] | None,
         dependencies: Dependencies,
     ) -> None:
         self.config = config
@@ -75,7 +79,9 @@ class Components:
         self.journaling = Journaling(config, self.clock, self.counters)
         if transport is None:
             warn_of_memory(config)
-        self.transport = transport or transport_for(config, self.clock)
+            transport = {}
+        given = transport if isinstance(transport, Mapping) else {DEFAULT: transport}
+        self.transport = transport_for(config, self.clock, given)
         self.publisher = MessagePublisher(config, self.transport, self.clock, self.counters.sent)
         self.publisher.encode.validator = dependencies.get("validator")
         self.events = EventPublisher(self.publisher)
@@ -138,7 +144,7 @@ class Components:
         ids.load()
         self.publisher.open(self._tracer_provider)
         registry = self.registry
-        plans = plan(registry.registrations, self.config, self.transport.capabilities)
+        plans = plan(registry.registrations, self.config, claims_of(self.transport))
         effects = self._effects(plans)
         schedulers = [
             assemble(
@@ -160,6 +166,9 @@ class Components:
         )
         await self.transport.ensure(topology, self.config.topology)
         self.publisher.known(topology.topics)
+        given = (published_topic(item) for item in registry.registrations)
+        outputs = {self.publisher.encode.physical(topic) for topic in given if topic}
+        warn_of_unused(self.config, {*outputs, *(one.settings.topic for one in plans)})
         return schedulers
 
     def _effects(self, plans: Sequence[SubscriptionPlan]) -> InboxRuns | None:

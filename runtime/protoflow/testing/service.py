@@ -13,7 +13,9 @@ from google.protobuf.message import Message as ProtoMessage
 from protoflow import wire
 from protoflow.clock import Clock
 from protoflow.codecs.payload import decode
+from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
+from protoflow.config.url import TransportURL
 from protoflow.context import Context
 from protoflow.contract.spec import PublicationSpec
 from protoflow.handler import Handler, HandlerSync
@@ -26,7 +28,7 @@ from protoflow.pipeline import Chain, HandlerSpec, Middleware, Next
 from protoflow.service.service import Service
 from protoflow.testing.virtual_time import VirtualClock, VirtualTime
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.interface import TransportSettings
+from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.memory import MemoryOptions, MemoryTransport
 from protoflow.transports.memory.broker import Broker
 from protoflow.transports.memory.dead_letters import as_record
@@ -74,7 +76,7 @@ class TestedService:
         self.runs: list[Run] = []
         self.messages: list[Message] = []
         self.service: Service
-        self._broker: Broker
+        self._brokers: list[Broker] = []
 
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
@@ -110,7 +112,8 @@ class TestedService:
         """The current dead letters of all topics."""
         return [
             as_record(stored)
-            for topic in list(self._broker.topics.values())
+            for broker in self._brokers
+            for topic in list(broker.topics.values())
             for stored in (topic.dead_letters or {}).values()
         ]
 
@@ -142,7 +145,8 @@ class TestedService:
     def _left(self) -> list[str]:
         left = [
             f"{group.size} of {topic.name} in group {group.name}"
-            for topic in self._broker.topics.values()
+            for broker in self._brokers
+            for topic in broker.topics.values()
             for group in topic.groups.values()
             if group.size
         ]
@@ -167,7 +171,7 @@ async def run(
 
     Args:
         handlers: instances of generated handler classes.
-        config: settings; the transport is always memory.
+        config: settings; each transport is replaced by a memory broker of its own.
         middleware: as for `Service`.
         setup: called with the service before it starts, for example to register handlers.
         virtual_time: False keeps the loop's real time.
@@ -198,11 +202,15 @@ def _service(
     middleware: Chain | Sequence[Middleware] | None,
     dependencies: Dependencies,
 ) -> Service:
-    settings = TransportSettings(url=config.url, clock=tested.clock)
-    transport = MemoryTransport(settings, MemoryOptions())
-    transport.broker = tested._broker = _RecordingBroker(tested.messages)
+    transports: dict[str, Transport] = {}
+    for name in (DEFAULT, *config.transports):
+        settings = TransportSettings(url=TransportURL(scheme="memory"), clock=tested.clock)
+        transport = MemoryTransport(settings, MemoryOptions())
+        transport.broker = _RecordingBroker(tested.messages)
+        tested._brokers.append(transport.broker)
+        transports[name] = transport
     service = tested.service = Service(
-        config, middleware=middleware, clock=tested.clock, transport=transport, **dependencies
+        config, middleware=middleware, clock=tested.clock, transport=transports, **dependencies
     )
     outermost = service.middleware.names[0] if service.middleware.names else None
     service.register_middleware("testing", _recording(tested), before=outermost)

@@ -25,9 +25,9 @@ from protoflow.failure_policy import Dropped
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, DeadLetter, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Next
+from protoflow.routing.routes import output_systems, system_of
 from protoflow.tracing.propagation import context_in, extract, headers_of, span_context
 from protoflow.tracing.spans import drops_unsampled, failed, is_unsampled, sending, tracer_of
-from protoflow.transports.built_in import messaging_system
 
 #: By default a span has at most this many links (OTEL_SPAN_LINK_COUNT_LIMIT).
 _MOST_LINKS = 128
@@ -39,7 +39,8 @@ class HandlerTracing:
     def __init__(self, provider: TracerProvider, spec: HandlerSpec) -> None:
         self._spec = spec
         self._tracer = tracer_of(provider)
-        self._system = messaging_system(spec.config.url.scheme)
+        self._system = system_of(spec.config, spec.transport)
+        self._output_system = output_systems(spec.config)
         self._kafka = self._system == "kafka"
         self._linked = spec.config.trace_links
         self._recorded = True
@@ -150,7 +151,7 @@ class HandlerTracing:
         span.set_attribute(semconv.OUTCOME, type(outcome).__name__)
         failed(span, outcome.__cause__ or outcome)
         if isinstance(outcome, DeadLetter):
-            headers = self._sent(self._spec.dead_letter_topic, within)
+            headers = self._sent(self._spec.dead_letter_topic, within, self._system)
         else:
             headers = headers_of(span, within)
         delivery.hop = _hop(delivery, headers)
@@ -162,12 +163,12 @@ class HandlerTracing:
         current = get_current_span().get_span_context().trace_id
         return self._sent(topic, None if current == ours else within)
 
-    def _sent(self, topic: str, within: TraceContext | None) -> dict[str, str]:
+    def _sent(self, topic: str, within: TraceContext | None, system: str = "") -> dict[str, str]:
         # `create`: the message is created here and sent after the run has ended.
         above = get_current_span(within)
         if self._drops and is_unsampled(above):
             return headers_of(above, within)
-        attributes = sending(self._system, "create", topic)
+        attributes = sending(system or self._output_system(topic), "create", topic)
         span = self._tracer.start_span(f"create {topic}", within, SpanKind.PRODUCER, attributes)
         span.end()
         return headers_of(span, within)

@@ -67,11 +67,15 @@ class PublishTracing:
     Each message has its own `send` span from submission to confirmation, and carries it in its
     headers. If a message already names a span and no span is active, it is sent as a child of that
     span.
+
+    Args:
+        provider: makes the tracer.
+        system_of: returns `messaging.system` of the broker of a topic.
     """
 
-    def __init__(self, provider: TracerProvider, system: str) -> None:
+    def __init__(self, provider: TracerProvider, system_of: Callable[[str], str]) -> None:
         self._tracer = tracer_of(provider)
-        self._system = system
+        self._system_of = system_of
         self._drops = drops_unsampled(provider)
         self._recorded = True
         self._names: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -120,7 +124,7 @@ class PublishTracing:
         return span
 
     def _bind(self, topic: str) -> tuple[str, dict[str, Any]]:
-        bound = f"send {topic}", sending(self._system, "send", topic)
+        bound = f"send {topic}", sending(self._system_of(topic), "send", topic)
         if len(self._names) < _MOST_TOPICS:
             self._names[topic] = bound
         return bound

@@ -30,6 +30,7 @@ from protoflow.transport.message_finder import GroupState as GroupState
 from protoflow.transport.message_finder import MessageFinder as MessageFinder
 from protoflow.transport.message_finder import MessageQuery as MessageQuery
 from protoflow.transport.message_finder import Sighting as Sighting
+from protoflow.transport.policies import PrintsPolicy as PrintsPolicy
 from protoflow.transport.tables import KeepsTables as KeepsTables
 from protoflow.transport.topic_reader import TopicReader as TopicReader
 from protoflow.transport.topic_reader import TopicRecord as TopicRecord

@@ -38,6 +38,8 @@ class Capabilities:
         proves_killers: start marks survive the process (`Isolation`), so a process killer is
             proved and dead-lettered. Without it, a suspect runs alone with growing waits and is
             not dead-lettered.
+        ordering_option: the transport option with which it claims `per_key` or `per_partition`, if
+            it does not without it.
     """
 
     at_least_once: bool = True
@@ -64,6 +66,7 @@ class Capabilities:
     broadcast: bool = False
     max_message_bytes: int | None = None
     proves_killers: bool = False
+    ordering_option: str = ""
 
 
 def delay_problem(message: Message, capabilities: Capabilities) -> str | None:

@@ -34,6 +34,7 @@ class SubscriptionSettings:
         lease: seconds before an unrenewed delivery may go to another process.
         max_hold: the longest time, in seconds, for which a lease is renewed.
         rebalance_drain: seconds that handlers get when their shard moves.
+        transport: the name of the transport that it is consumed from, for services with several.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SubscriptionSettings:
     lease: float = 30.0
     max_hold: float = 3600.0
     rebalance_drain: float = 30.0
+    transport: str = "default"
 
 
 @dataclass_record

@@ -17,6 +17,7 @@ from protoflow.output import AnyOutput
 from protoflow.registrations.plan import plan
 from protoflow.registrations.registration import Registration
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
+from protoflow.routing.transport import claims_of
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.transport.interface import Topology, Transport
 from protoflow.transport.kit.dead_letters import DeadLetters
@@ -88,7 +89,7 @@ class Host:
     def plans(self) -> list[SubscriptionPlan]:
         """Returns the subscriptions with names filled and policies resolved."""
         if self._plans is None:
-            self._plans = plan(self.registrations(), self.config, self.transport.capabilities)
+            self._plans = plan(self.registrations(), self.config, claims_of(self.transport))
         return self._plans
 
     def handlers(self) -> list[HandlerPlan]:

@@ -15,10 +15,10 @@ from protoflow.observability.report import Reporter
 from protoflow.pipeline import HandlerSpec
 from protoflow.registrations.plan import plan
 from protoflow.registrations.registration import of_method
+from protoflow.routing.transport import claims_of, learn, parts_of
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.handlers import Counters
 from protoflow.transport.interface import SubscriptionSettings, Transport
-from protoflow.transports.built_in import messaging_system
 from protoflow.web.host import Host
 
 
@@ -50,7 +50,8 @@ def standalone(connection: Connection, config: Config, catalog: Catalog) -> Host
     """
     transport, clock = connection.transport, Clock()
     registrations = [of_method(method, _elsewhere, sync=True) for method in catalog.methods]
-    plans = plan(registrations, config, transport.capabilities)
+    plans = plan(registrations, config, claims_of(transport))
+    learn(transport, [one.settings for one in plans])
     watched = _Watched(transport, [one.settings for one in plans])
     for one in plans:
         for handler in one.handlers:
@@ -58,10 +59,10 @@ def standalone(connection: Connection, config: Config, catalog: Catalog) -> Host
                 watched.counters.dead_letters.topic(handler.dead_letter_topic)
 
     def health() -> Health:
-        broken = transport.health()
-        return Health(
-            live=True, ready=broken is None, problems={"transport": broken} if broken else {}
-        )
+        parts = parts_of(transport).items()
+        broken = {f"transport {name}".rstrip(): part.health() for name, part in parts}
+        problems = {name: text for name, text in broken.items() if text is not None}
+        return Health(live=True, ready=not problems, problems=problems)
 
     def named(name: str) -> Scheduler:
         raise RegistrationError(
@@ -70,7 +71,7 @@ def standalone(connection: Connection, config: Config, catalog: Catalog) -> Host
 
     return Host(
         config=config,
-        reporter=Reporter(watched, clock, messaging_system(config.url.scheme)),
+        reporter=Reporter(watched, clock, config),
         dead_letters=dead_letters_of_service(
             transport, watched.counters.dead_letters, clock, connection.journal
         ),

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from protoflow import Config, Context, Message, Retry, Service, connect
 from protoflow.contract.spec import DeliveryPolicy, Ordering, RetryPolicy
+from protoflow.transports.postgresql.connecting import Connector
 
 from tests.brokers import skip_or_fail, start_own
 from tests.brokers.base import BrokerUnavailable, RunningBroker
@@ -150,7 +151,7 @@ async def test_statements_are_prepared_unless_a_pooler_stands_between(
     server: RunningBroker, pooler: RunningBroker
 ) -> None:
     direct = server.url.replace("postgres@", f"{USER}@")
-    cases = ((pooler.url, None, 0), (direct, False, 0), (direct, None, 3), (pooler.url, True, 3))
+    cases = ((pooler.url, None, 0), (direct, False, 0), (direct, None, 3), (direct, True, 3))
     before = 0
     for url, option, expected in cases:
         options = {"prepared_statements": option, "connections": 3}
@@ -161,6 +162,18 @@ async def test_statements_are_prepared_unless_a_pooler_stands_between(
         named = [each for each in sent[before:] if re.match(r"execute (?!<unnamed>)", each)]
         assert (url, option, len(named)) == (url, option, expected)
         before = len(sent)
+
+
+async def test_a_pooler_that_keeps_prepared_statements_may_get_them(
+    server: RunningBroker, pooler: RunningBroker
+) -> None:
+    """This one keeps none, so a statement is prepared and used in one transaction."""
+    connection = await Connector(True)(pooler.url)
+    async with connection.transaction():
+        assert await connection.fetchval("SELECT 40 + $1::int", 2) == 42
+    await connection.close()
+    (sent,) = [each for each in statements(server) if "SELECT 40" in each]
+    assert not sent.startswith("execute <unnamed>")
 
 
 async def test_a_restarted_pooler_is_found_again(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from protoflow.breaking.contract import Contract, Event
 from protoflow.cli import plan
@@ -11,9 +12,14 @@ from protoflow.cli.breaking.places import places
 from protoflow.cli.breaking.sources import Source
 from protoflow.cli.breaking.specs import Descriptors
 from protoflow.config import Config
+from protoflow.config.conversion import unknown
+from protoflow.config.named_transports import HandlerPolicies
+from protoflow.contract import topics
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import MessageSpec
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
+
+V = TypeVar("V")
 
 
 def contract(source: Source, config: Config) -> Contract:
@@ -46,16 +52,23 @@ def _contract(source: Source, config: Config) -> Contract:
 
 
 def _for(catalog: Catalog, config: Config) -> Config:
-    """Returns the settings without those for handlers that this version does not have."""
-    unknown = {
-        name
-        for name in config.handlers
-        if replace(config, handlers={name: config.handlers[name]}, environ={}).unknown_handlers(
-            method.name for method in catalog.methods
-        )
-    }
-    known = {name: policy for name, policy in config.handlers.items() if name not in unknown}
-    return replace(config, handlers=known, environ={})
+    """Returns the settings without those for handlers and groups that this version does not
+    have, and without transports that nothing uses then."""
+    names = [method.name for method in catalog.methods]
+    groups = [topics.fill(method.group, config.variables)[0] for method in catalog.methods]
+    handlers = HandlerPolicies(
+        _known(config.handlers, names), _known(config.handler_transports, names)
+    )
+    routes = _known(config.routes["groups"], groups)
+    used = {one.transport for one in (*config.routes["topics"].values(), *routes.values())}
+    used.update(handlers.transports.values())
+    transports = {name: one for name, one in config.transports.items() if name in used}
+    return replace(config, handlers=handlers, groups=routes, transports=transports, environ={})
+
+
+def _known(table: Mapping[str, V], names: Iterable[str]) -> dict[str, V]:
+    known = list(names)
+    return {name: one for name, one in table.items() if not unknown("", [name], known, "")}
 
 
 def _events(catalog: Catalog, config: Config) -> Iterable[Event]:

@@ -18,7 +18,7 @@ from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters import DeadLetterRecord, DeadLetters
 from protoflow.errors import ConfigError, DeadLetterNotFoundError
 from protoflow.stats.dead_letters import timestamp
-from protoflow.transport import Topology, TopologyMode
+from protoflow.transport import SubscriptionSettings, Topology, TopologyMode
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Access:
         """Connects, acts and disconnects."""
 
         async def connected() -> T:
-            async with _connection(self.config) as dead_letters:
+            async with _connection(self.config, self._subscriptions()) as dead_letters:
                 return await act(dead_letters)
 
         return asyncio.run(connected())
@@ -62,11 +62,14 @@ class Access:
             raise ConfigError(f"--to {name}: the dead letters are in this topic; name another")
 
         async def verify() -> None:
-            async with looking.connection(self.config) as connection:
+            async with looking.connection(self.config, self._subscriptions()) as connection:
                 await connection.transport.ensure(Topology(topics=(topic,)), TopologyMode.VERIFY)
 
         asyncio.run(verify())
         return topic
+
+    def _subscriptions(self) -> Sequence[SubscriptionSettings]:
+        return plan.subscriptions_of(self.catalog, self.config)
 
     def _planned(self, selection: Selection) -> tuple[str, ...]:
         handlers = plan.planned(self.catalog, self.config).handlers
@@ -83,8 +86,10 @@ class Access:
 
 
 @asynccontextmanager
-async def _connection(config: Config) -> AsyncIterator[DeadLetters]:
-    async with looking.connection(config) as connection:
+async def _connection(
+    config: Config, subscriptions: Sequence[SubscriptionSettings]
+) -> AsyncIterator[DeadLetters]:
+    async with looking.connection(config, subscriptions) as connection:
         if connection.journal is not None:
             connection.journal.actor = _user()
         yield connection.dead_letters

@@ -77,19 +77,22 @@ def manifests(
 def _from_broker(
     config: Config, subscriptions: Iterable[SubscriptionSettings], scale: Scale
 ) -> Iterator[ScalerTrigger]:
-    built_in = BY_SCHEME.get(config.url.scheme)
+    for subscription in subscriptions:
+        settings = transport_settings(config, Clock(), subscription.transport)
+        yield from _triggers_of(settings.url.scheme)(settings, subscription, scale.lag)
+
+
+def _triggers_of(scheme: str) -> Triggers:
+    """Returns the function that makes the triggers of a transport. Raises ConfigError."""
+    built_in = BY_SCHEME.get(scheme)
     if built_in is None or not built_in.scaling:
         raise ConfigError(
-            f"KEDA has no scaler for {config.url.scheme}:// of Protoflow; give --prometheus URL, so"
+            f"KEDA has no scaler for {scheme}:// of Protoflow; give --prometheus URL, so"
             " that it reads the metric protoflow_lag_messages"
         )
     module, _, function = built_in.scaling.partition(":")
-    triggers: Triggers = getattr(
-        importlib.import_module(f"protoflow.transports.{module}"), function
-    )
-    settings = transport_settings(config, Clock())
-    for subscription in subscriptions:
-        yield from triggers(settings, subscription, scale.lag)
+    found: Triggers = getattr(importlib.import_module(f"protoflow.transports.{module}"), function)
+    return found
 
 
 def _from_prometheus(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import random
 import threading
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import _bootstrap
 from typing import Any
 
 from protoflow import ids
@@ -22,9 +22,9 @@ START = 1767225600.0
 _DRAWING = tuple(
     name
     for name, function in vars(random).items()
-    if not name.startswith("_") and getattr(function, "__self__", None) is random._inst  # type: ignore[attr-defined]
+    if not name.startswith("_") and getattr(function, "__self__", None) is random._inst
 )
-_importing: Any = importlib._bootstrap  # type: ignore[attr-defined]  # all imports end there
+_importing: Any = _bootstrap  # all imports end there
 
 
 class SimulatedClock(Clock):

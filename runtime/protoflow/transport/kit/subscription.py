@@ -156,6 +156,13 @@ class QueueSubscription:
                 found.update(other.receipt for other in settlement.others)
         return found
 
+    def accept(self, deliveries: Sequence[Delivery]) -> None:
+        """Hands out claimed deliveries, beside those that `fetch` returns."""
+        self.leases.add(deliveries, self._clock.monotonic())
+        self._ready.extend(deliveries)
+        if self._resting:  # their settlement was in progress
+            self._give_back_ready()
+
     def lose(self, deliveries: Sequence[Delivery] | None = None) -> None:
         """Reports leases as lost; None means all leases, including those being settled."""
         if deliveries is None:
@@ -240,10 +247,7 @@ class QueueSubscription:
             return
         self._fetching = None
         if not fetching.cancelled() and fetching.exception() is None:
-            self.leases.add(fetching.result(), self._clock.monotonic())
-            self._ready.extend(fetching.result())
-            if self._resting:  # its settlement was in progress
-                self._give_back_ready()
+            self.accept(fetching.result())
 
     def _answered(self, future: asyncio.Future[Results], answer: asyncio.Future[Results]) -> None:
         batch = self._on_the_way.pop(answer)

@@ -193,8 +193,8 @@ class Membership:
 
         Args:
             consumption: the partitions of the subscription.
-            orderly: partitions without held messages, whose start is committed as ended normally. A
-                held message may be what kills this process.
+            orderly: partitions without held messages. Their last commit says that this process
+                ended normally; of other partitions, a held message may have killed it.
         """
         member = self.member
         if consumption not in member.consumptions:

@@ -1,19 +1,19 @@
-"""Names of subjects, streams and durables, valid and without collisions.
+"""Names of subjects, streams and durables, which are valid and distinct.
 
     <prefix>.<topic>                              messages of a topic with one shard
-    <prefix>.<topic>.=<shard>                     ... with several
-    <prefix>.=retry.<group>.<topic>               what one group alone is to get again
+    <prefix>.<topic>.=<shard>                     messages of a topic with several shards
+    <prefix>.=retry.<group>.<topic>               messages that only this group gets again
     <prefix>.=retry.<group>.=mark.<topic>.<seq>   start marks of a group
     <prefix>.=retry.~replay.<group>.<topic>       replays among the messages of the topic
     <prefix>.=wait.<topic>.<unique>               schedules: messages that are not due
 
-`=` stands in no topic, so nothing of a user's can be meant by these; a retry is addressed
-like a topic, `=retry.<group>.<topic>`. Replays to an ordered group lie in the topic's stream and
-in the shard of their key: `~` stands in no group, and the rights that keep strangers away from
-retries keep them away from these. NATS has no empty tokens in subjects: the one between two
-dots of a derived topic is written `=`. A topic's stream is `<prefix>-topic-<topic>`, that
-of a group's retries `<prefix>-group-<group>`, in text without dots (`.` is `_`, `_` is `=`);
-`~` parts a durable from its shard, for it stands in none of these.
+No topic contains `=`, so these subjects never collide with those of users. A retry is addressed
+like a topic, `=retry.<group>.<topic>`. Replays to an ordered group are in the topic's stream and
+in the shard of their key. No group contains `~`, and the rights that keep other clients away from
+retries also keep them away from replays. NATS does not allow empty tokens in subjects, so the
+token between the two dots of a derived topic is `=`. The stream of a topic is
+`<prefix>-topic-<topic>`, the stream of a group's retries `<prefix>-group-<group>`; in both, `.` is
+written as `_` and `_` as `=`. `~` separates a durable from its shard.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Opening connections, and whether their statements are prepared by name.
 
 A pooler in transaction mode gives each transaction of a client another process of the server, and
-a prepared statement exists in one process only. Such a pooler cannot tell its client at the login
-which process it will get. So statements are prepared if the process that answers is the one that
-the login named.
+a prepared statement exists in one process only. At the login, such a pooler cannot name the process
+that will answer. So statements are prepared if the process that answers is the one that was named.
 """
 
 from __future__ import annotations

@@ -90,6 +90,8 @@ class Ownership:
         self._revoke = revoke
         self._loop = asyncio.get_running_loop()
         self._balancing: asyncio.Task[None] | None = None
+        #: How often all buckets were lost.
+        self._cleared = 0
 
     async def start(self) -> None:
         """Takes buckets, and goes on to share them with other members."""
@@ -115,6 +117,7 @@ class Ownership:
             bucket.lost = True
         self.buckets.clear()
         self.known.clear()
+        self._cleared += 1
 
     async def _keep_balance(self) -> None:
         while True:
@@ -134,6 +137,7 @@ class Ownership:
             await self._give_up([*self.buckets.values()][share:])
         elif len(self.buckets) < max(share, owned):
             async with self._membership.claiming() as (connection, _):
+                member, cleared = self._membership.id, self._cleared  # it may have joined again
                 sql, missing = self._database.sql, max(0, share - len(self.buckets))
                 await connection.execute(sql(_TAKE), group, member, missing)
                 held = await connection.fetch(sql(_HELD), group, member)
@@ -141,16 +145,16 @@ class Ownership:
                 taken = {number: crashes for number, crashes in held if number not in self.buckets}
                 await connection.execute(sql(_LEAVE_WAITING), member, [*taken])
             if taken:
-                await self._load(member, taken)
+                await self._load(cleared, taken)
 
-    async def _load(self, member: int, crashes: dict[int, int]) -> None:
+    async def _load(self, cleared: int, crashes: dict[int, int]) -> None:
         """Reads where buckets stand that the member owns from now on."""
         group, now = self._membership.group.id, self._loop.time()
         rows = await self._database.fetch(_PROGRESS, group, [*crashes])
         failures = await self._database.fetch(_FAILURES, group, [*crashes])
         whole = self._membership.group.ordering is Ordering.PER_PARTITION
         aside = await self._database.fetch(_ASIDE, group, [*crashes], whole)
-        if self._membership.id != member:
+        if self._cleared != cleared:
             return  # the lease ended meanwhile
         for _, seq, failed, first, due, marks in failures:
             self.known[seq] = Known(failed, first, now + due, marks)

@@ -16,7 +16,7 @@ _keyless = count()
 #: As `json.dumps`, without what it makes anew for each call.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 #: As `json.loads`, without what surrounds it.
-_scan = json.JSONDecoder().scan_once
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed lacks it
 
 
 class Columns:

@@ -1,21 +1,21 @@
 """The tables, their version, and the connections to them.
 
 A message is stored once, in the range of row ids of its topic: its sequence is
-`topic << 40 | n`, so a topic is read in order without any index. A group is a position in
-its topic, plus one delivery row for each message up to there that it took and has not
-finished. What lies beyond the position has no rows, so publishing costs the same however
-many groups there are.
+`topic << 40 | n`, so a topic is read in order without an index. A group is a position in its
+topic. In addition, it has one delivery row for each message up to this position that it took and
+has not finished. Messages beyond the position have no rows, so the cost of publishing does not
+depend on the number of groups.
 
-`until` of a free delivery row (token 0) is when it may be claimed: 0 at once, a time, or
-BLOCKED while an earlier row of its lane is unfinished; `due` is what `until` becomes when
-it is unblocked. The token of a claimed row is the session that holds it; sessions expire,
-and with them everything that they hold. Replayed dead letters lie beyond all topics, with
-a row for the one group that gets them. `mark` counts the runs alone that were begun and did
-not end (`Isolation`).
+`until` of a free delivery row (token 0) is the time when it may be claimed: 0 for now, a time, or
+BLOCKED while an earlier row of its lane is unfinished. `due` is the value that `until` gets when
+the row is unblocked. The token of a claimed row is the session that holds it. When a session
+expires, its rows become free. Replayed dead letters have sequences beyond all topics, and a row
+for the only group that gets them. `mark` counts the runs in isolation that began and did not end
+(`Isolation`).
 
-All names carry the prefix `protoflow_`, and the version stands in a table, not in
-`PRAGMA user_version`: the file may hold the tables of the application as well, whose
-writes join the transactions here.
+All names have the prefix `protoflow_`, and the version is in a table, not in
+`PRAGMA user_version`. So the file may also contain tables of the application, whose writes join
+the transactions of this transport.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Change:
 
 
 def selection_of(host: Host, given: Mapping[str, Any]) -> Selection:
-    """Returns the selection of conditions. Raises Problem."""
+    """Returns the dead letters that these conditions select. Raises Problem."""
     if wrong := [name for name, value in given.items() if not _is_condition(name, value)]:
         raise Problem(400, f"{wrong[0]} is a text")
     conditions: dict[str, Any] = {  # Any: text or a time

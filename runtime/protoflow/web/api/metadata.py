@@ -1,6 +1,7 @@
-"""What a page shows of a message beside its payload: headers and key.
+"""The metadata of a message that a page shows besides the payload: headers and key.
 
-Headers of others and keys may hold sensitive data: they are shown where payloads are.
+Headers of other clients and keys may contain sensitive data, so they are shown only where payloads
+are shown.
 """
 
 from __future__ import annotations

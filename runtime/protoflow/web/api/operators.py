@@ -9,7 +9,7 @@ from typing import Final
 
 from protoflow.web.request import Request
 
-#: Begins what failed, in the detail of an action.
+#: The prefix of the detail of an action that failed.
 FAILED: Final = "failed: "
 _BY: Final = re.compile(r"by (operate|read|none) from ([^;]*)(?:; )?(.*)", re.DOTALL)
 

@@ -79,7 +79,8 @@ def lag_of(host: Host) -> list[dict[str, Any]]:
         found = host.reporter.lag.get(one.settings.name)
         note = "every process reads all messages" if one.settings.broadcast else ""
         if found is None and not note:
-            note = f"{host.config.url.scheme} does not report lag"
+            scheme = host.config.transport_named(one.settings.transport).url.scheme
+            note = f"{scheme} does not report lag"
         rows.append(
             {
                 "topic": one.settings.topic,

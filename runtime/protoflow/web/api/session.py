@@ -1,4 +1,4 @@
-"""Sessions of browsers: login, logout, and what the client may do."""
+"""Sessions of browsers: login, logout, and the rights of the client."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One HTTP API for several workers: a parent asks them over Unix sockets and joins the answers."""
+"""One HTTP API for several workers, which a parent asks over Unix sockets."""

@@ -1,0 +1,153 @@
+"""Further transports of a service, and the topics, groups and handlers that use them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from typing import Any, Final, TypeAlias
+
+from protoflow.config.options import did_you_mean
+from protoflow.config.url import TransportURL
+from protoflow.contract.spec import DeliveryPolicy
+from protoflow.dataclass_record import dataclass_record
+from protoflow.errors import ConfigError
+
+#: The name of the transport that `transport` configures.
+DEFAULT: Final = "default"
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+@dataclass_record
+class NamedTransport:
+    """A transport of the settings.
+
+    Attributes:
+        url: the URL of the broker.
+        options: the options of the transport.
+    """
+
+    url: TransportURL
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return self.url.safe
+
+
+@dataclass_record
+class RouteSettings:
+    """The settings of a topic or a group.
+
+    Attributes:
+        transport: the name of its transport; empty: not set here.
+    """
+
+    transport: str = ""
+
+
+#: What programs give as `transports`: URLs, tables or records by name.
+TransportTable: TypeAlias = Mapping[str, str | Mapping[str, Any] | NamedTransport]
+#: What programs give as `topics` and `groups`.
+RouteTable: TypeAlias = Mapping[str, Mapping[str, str] | RouteSettings]
+
+
+class HandlerPolicies(dict[str, DeliveryPolicy]):
+    """The policies of handlers, and the transports that some of them name.
+
+    Args:
+        policies: by handler.
+        transports: the names of transports, by handler.
+    """
+
+    def __init__(
+        self, policies: Mapping[str, DeliveryPolicy], transports: Mapping[str, str]
+    ) -> None:
+        super().__init__(policies)
+        self.transports = transports
+
+
+def table_of(name: str, value: Any) -> dict[str, Any]:
+    """Returns a transport as a table, so that sources are merged option by option. Raises
+    ValueError."""
+    if isinstance(value, str | TransportURL):
+        return {"url": value}
+    if isinstance(value, NamedTransport):
+        return {"url": value.url, **value.options}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}: must be a table with url, or a URL")
+    return dict(value)
+
+
+def transports_of(
+    tables: Mapping[str, Mapping[str, Any]], mistakes: list[str]
+) -> dict[str, NamedTransport]:
+    """Returns the transports of merged tables; collects mistakes."""
+    found: dict[str, NamedTransport] = {}
+    for name, table in tables.items():
+        where = f"transports.{name}"
+        if name == DEFAULT:
+            mistakes.append(f"{where}: this name stands for the setting `transport`; set that")
+            continue
+        if not _NAME.fullmatch(name):
+            mistakes.append(f"{where}: a name has lower-case letters, digits, '_' and '-'")
+        url = table.get("url")
+        if not url:
+            mistakes.append(f"{where}.url: is missing")
+            continue
+        try:
+            parsed = url if isinstance(url, TransportURL) else TransportURL.parse(str(url))
+        except ConfigError as error:
+            mistakes += [text.replace("transport:", f"{where}.url:", 1) for text in error.problems]
+            continue
+        options = {option: value for option, value in table.items() if option != "url"}
+        found[name] = NamedTransport(url=parsed, options=options)
+    return found
+
+
+def route_of(where: str, value: Any, mistakes: list[str]) -> RouteSettings:
+    """Returns the settings of a topic or a group; collects mistakes. Raises ValueError."""
+    if isinstance(value, RouteSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: must be a table with transport")
+    for name in value.keys() - {"transport"}:
+        hint = did_you_mean(name, ("transport",))
+        mistakes.append(f"{where}.{name}: no such setting{hint or '; known is transport'}")
+    return RouteSettings(transport=str(value.get("transport", "")))
+
+
+def mistakes_in(
+    transports: Mapping[str, NamedTransport],
+    tables: Mapping[str, Mapping[str, RouteSettings]],
+    handlers: Mapping[str, str],
+) -> Iterator[str]:
+    """Yields unknown, unused and repeated transports.
+
+    Args:
+        transports: by name; `default` first, which is the setting `transport`.
+        tables: the settings `topics` and `groups`.
+        handlers: the transport that `handlers` names, by handler.
+    """
+    used = {
+        f"{table}.{key!r}.transport": route.transport
+        for table, routes in tables.items()
+        for key, route in routes.items()
+        if route.transport
+    }
+    used |= {f"handlers.{key!r}.transport": name for key, name in handlers.items()}
+    known = tuple(transports)
+    for setting, name in used.items():
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+            yield f"{setting}: no transport {name!r}{hint}"
+    same: dict[str, NamedTransport] = {}
+    for name, transport in transports.items():
+        if name != DEFAULT and name not in used.values():
+            yield (
+                f"transports.{name}: no topic, group or handler uses it; set `transport = "
+                f'"{name}"` in [topics."..."], [groups."..."] or [handlers."..."], or remove it'
+            )
+        for other, known_transport in same.items():
+            if transport == known_transport:
+                yield f"transports.{name}: the same URL as {other}; use one of the two"
+        same["transport" if name == DEFAULT else f"transports.{name}"] = transport

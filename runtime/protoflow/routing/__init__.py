@@ -1,0 +1,1 @@
+"""Several transports in one service: which topic and which group is on which transport."""

@@ -1,0 +1,68 @@
+"""The position of a group is not in its topic any more: retention, or a disk that lost data."""
+
+from __future__ import annotations
+
+import logging
+
+from protoflow.errors import TransportError
+from protoflow.transport.interface import SubscriptionSettings, TransportSettings
+from protoflow.transports.file.group_state import GroupState
+from protoflow.transports.file.log_reader import LogReader
+
+_log = logging.getLogger("protoflow.transports.file")
+
+
+def verify(
+    settings: TransportSettings,
+    reader: LogReader,
+    state: GroupState,
+    subscription: SubscriptionSettings,
+) -> None:
+    """Checks that the topic still has what the group has read last and what it has not settled.
+    Raises TransportError."""
+    first, end = reader.first(), reader.end()
+    if state.low < first and state.cursor >= first:
+        reason = f"messages before position {first} are not kept any more"
+        _check_policy(settings, subscription, reason)
+        gone = [each for each in state.entries if each < first]
+        state.change("ack", gone)
+        _warn(subscription, reason, state)
+    before = reader.previous(state.cursor) if first < state.cursor <= end else None
+    if state.cursor > end:
+        reason = f"the topic ends at {end}, before the position {state.cursor} of the group"
+        go_on(settings, reader, state, subscription, reason)
+    elif before is not None and state.time and before.time != state.time:
+        reason = f"another message than before ends at the position {state.cursor} of the group"
+        go_on(settings, reader, state, subscription, reason)
+
+
+def go_on(
+    settings: TransportSettings,
+    reader: LogReader,
+    state: GroupState,
+    subscription: SubscriptionSettings,
+    reason: str,
+) -> None:
+    """Moves the group as `on_lost_position` says. Raises TransportError if it says stop."""
+    _check_policy(settings, subscription, reason)
+    latest = settings.on_lost_position == "latest"
+    position = reader.end() if latest else reader.first()
+    state.change("move", position, reader.sequence_before(position))
+    _warn(subscription, reason, state)
+
+
+def _check_policy(
+    settings: TransportSettings, subscription: SubscriptionSettings, reason: str
+) -> None:
+    if settings.on_lost_position == "stop" and not subscription.broadcast:
+        raise TransportError(
+            f"the position of group {subscription.group} in topic {subscription.topic} is lost:"
+            f" {reason}; set on_lost_position to earliest or latest to go on"
+        )
+
+
+def _warn(subscription: SubscriptionSettings, reason: str, state: GroupState) -> None:
+    _log.warning(
+        "the position of a group was lost",
+        extra={"subscription": subscription.name, "reason": reason, "position": state.cursor},
+    )

@@ -1,0 +1,61 @@
+"""Policies: what a queue allows its topic, and what a service needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def queue_policy(queue_arn: str, topic_arn: str) -> str:
+    """Returns the policy of a queue that lets one topic send to it, as JSON."""
+    return _document(
+        {
+            "Sid": "protoflow",
+            "Effect": "Allow",
+            "Principal": {"Service": "sns.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": queue_arn,
+            "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
+        }
+    )
+
+
+def allows(policy: str, topic_arn: str) -> bool:
+    """Whether the policy of a queue names a topic."""
+    return topic_arn in policy
+
+
+def service_policy(
+    publishes: Iterable[str], consumes: Iterable[str], writes: Iterable[str]
+) -> Mapping[str, Any]:
+    """Returns the smallest policy of a service whose topics and queues exist.
+
+    Args:
+        publishes: ARNs of topics.
+        consumes: ARNs of queues from which messages are received.
+        writes: ARNs of queues to which messages are sent.
+    """
+    rights = {
+        ("sns:Publish", "sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic"): publishes,
+        (
+            "sqs:ReceiveMessage",
+            "sqs:DeleteMessage",
+            "sqs:ChangeMessageVisibility",
+            "sqs:GetQueueAttributes",
+            "sqs:GetQueueUrl",
+        ): consumes,
+        ("sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"): writes,
+    }
+    statements = [
+        {"Effect": "Allow", "Action": [*actions], "Resource": sorted({*resources})}
+        for actions, resources in rights.items()
+    ]
+    found: Mapping[str, Any] = json.loads(
+        _document(*(each for each in statements if each["Resource"]))
+    )
+    return found
+
+
+def _document(*statements: Mapping[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})

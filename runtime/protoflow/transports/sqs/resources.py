@@ -1,0 +1,296 @@
+"""Topics, queues and subscriptions at AWS: found, made and compared."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from protoflow.errors import TopologyError
+from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
+from protoflow.transports.sqs.connection import AwsConnection, RefusedError
+from protoflow.transports.sqs.names import Names
+from protoflow.transports.sqs.options import USUAL_BYTES
+from protoflow.transports.sqs.policies import allows, queue_policy, service_policy
+
+#: Only requests that name no other time use it; a policy of a handler never changes a queue.
+_VISIBILITY: Final = 30
+#: Seconds for which the number of subscribers of a topic is remembered.
+_REMEMBERED: Final = 10.0
+_RETRY, _SOLO = "retry", "solo"
+_MISSING: Final = "is missing; start once with topology mode create"
+#: What a queue holds: waiting, taken, and delayed.
+_COUNTS: Final = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
+
+
+class Resources:
+    """What belongs to topics and groups.
+
+    Attributes:
+        names: the names of topics and queues.
+        kept: the known dead-letter topics.
+    """
+
+    def __init__(self, connection: AwsConnection) -> None:
+        self.names = Names(connection.options.prefix, fifo=connection.options.is_fifo)
+        self.kept: set[str] = set()
+        self._connection = connection
+        self._options = connection.options
+        self._urls: dict[str, str] = {}
+        self._subscribed: dict[str, tuple[float, int]] = {}
+
+    # Names that AWS takes.
+
+    def topic_arn(self, topic: str) -> str:
+        """Returns the ARN of a topic."""
+        return self._connection.arn("sns", self.names.topic(topic))
+
+    def retry_queue(self, settings: SubscriptionSettings) -> str:
+        """Returns the queue of a group's retries and replays."""
+        return self.names.part(settings.topic, settings.group, _RETRY)
+
+    def solo_queue(self, settings: SubscriptionSettings) -> str:
+        """Returns the queue of a group's messages that must run alone."""
+        return self.names.part(settings.topic, settings.group, _SOLO)
+
+    def own_queues(self, settings: SubscriptionSettings) -> Sequence[str]:
+        """Returns the queues to which only members of a group write."""
+        if settings.broadcast:
+            return ()
+        solo = () if self._options.is_fifo else (self.solo_queue(settings),)
+        return (self.retry_queue(settings), *solo)
+
+    async def url(self, queue: str) -> str:
+        """Returns the URL of a queue. Raises TopologyError if there is none."""
+        if (url := self._urls.get(queue)) is None:
+            found = await self._connection.call("sqs", "get_queue_url", QueueName=queue)
+            url = self._urls[queue] = found["QueueUrl"]
+        return url
+
+    async def counts(self, queue: str) -> tuple[int, int, int]:
+        """Returns how many messages wait, are taken, and are delayed: about, says AWS."""
+        found = await self._attributes(queue, _COUNTS)
+        waiting, taken, delayed = (int(found.get(name, 0)) for name in _COUNTS)
+        return waiting, taken, delayed
+
+    async def subscribers(self, topic: str) -> int:
+        """Returns how many queues a topic has, at most 100. Changes are seen later."""
+        now = asyncio.get_running_loop().time()
+        since, number = self._subscribed.get(topic, (-math.inf, 0))
+        if now - since > _REMEMBERED:
+            try:
+                found = await self._connection.call(
+                    "sns", "list_subscriptions_by_topic", TopicArn=self.topic_arn(topic)
+                )
+                number = len(found.get("Subscriptions", ()))
+            except TopologyError:
+                number = 0
+            self._subscribed[topic] = now, number
+        return number
+
+    # Making.
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """Makes or verifies topics and queues. Raises TopologyError."""
+        joined = topology.subscriptions
+        kept = {name for each in joined for name in each.dead_letter_topics}
+        self.kept |= kept
+        topics = {*topology.topics, *(each.topic for each in joined)} - kept
+        lasting = [each for each in joined if not each.broadcast]
+        problems: list[str] = []
+        if mode is TopologyMode.CREATE:
+            await asyncio.gather(*map(self.make_topic, topics))
+            await asyncio.gather(*map(self._make_queue, map(self.names.dead_letters, kept)))
+            for found in await asyncio.gather(*map(self.make_group, lasting)):
+                problems += found
+        elif mode is TopologyMode.VERIFY:
+            for found in await asyncio.gather(
+                *(self._topic_problems(topic) for topic in sorted(topics)),
+                *(self._queue_problems(self.names.dead_letters(topic)) for topic in sorted(kept)),
+                *map(self._group_problems, lasting),
+            ):
+                problems += found
+        if problems:
+            raise TopologyError(f"{self._connection.settings.url.safe}: {'; '.join(problems)}")
+
+    async def make_topic(self, topic: str) -> None:
+        """Creates a topic if it is missing."""
+        attributes: dict[str, str] = {}
+        if self._options.is_fifo:
+            attributes = {"FifoTopic": "true", "ContentBasedDeduplication": "false"}
+        if self._options.max_message_bytes > USUAL_BYTES:
+            attributes["MaximumMessageSize"] = str(self._options.max_message_bytes)
+        try:
+            await self._connection.call(
+                "sns", "get_topic_attributes", TopicArn=self.topic_arn(topic)
+            )
+        except TopologyError:
+            name = self.names.topic(topic)
+            await self._connection.call("sns", "create_topic", Name=name, Attributes=attributes)
+
+    async def make_group(self, settings: SubscriptionSettings) -> Sequence[str]:
+        """Creates the queues of a group where they are missing; returns what hinders it."""
+        for queue in self.own_queues(settings):
+            await self._make_queue(queue)
+        queue = self.names.group(settings.topic, settings.group)
+        problems, _ = await self.join(settings, queue)
+        return problems
+
+    async def join(self, settings: SubscriptionSettings, queue: str) -> tuple[Sequence[str], str]:
+        """Subscribes a queue, which is created if it is missing, to its topic. Returns what
+        hinders it, and the ARN of the subscription."""
+        self._subscribed.pop(settings.topic, None)
+        topic, arn = self.topic_arn(settings.topic), self._connection.arn("sqs", queue)
+        await self.make_topic(settings.topic)
+        made = await self._make_queue(queue, {"Policy": queue_policy(arn, topic)})
+        problems = [] if made else await self._policy_problems(queue, topic)
+        try:
+            found = await self._connection.call(
+                "sns",
+                "subscribe",
+                TopicArn=topic,
+                Protocol="sqs",
+                Endpoint=arn,
+                Attributes={"RawMessageDelivery": "true"},
+                ReturnSubscriptionArn=True,
+            )
+        except RefusedError as error:
+            return [*problems, f"queue {queue} cannot be subscribed: {error}"], ""
+        return problems, found["SubscriptionArn"]
+
+    async def leave(self, queue: str, subscription: str) -> None:
+        """Removes the queue of a broadcast's process."""
+        await self._connection.call("sns", "unsubscribe", SubscriptionArn=subscription)
+        await self._connection.call("sqs", "delete_queue", QueueUrl=await self.url(queue))
+        self._urls.pop(queue, None)
+
+    def forget(self, queue: str) -> None:
+        """Looks again for the URL of a queue: it is gone."""
+        self._urls.pop(queue, None)
+
+    def policy(self, topology: Topology) -> Mapping[str, Any]:
+        """Returns the smallest policy of a service, whose topics and queues exist."""
+        arn = self._connection.arn
+        lasting = [each for each in topology.subscriptions if not each.broadcast]
+        dead = {name for each in topology.subscriptions for name in each.dead_letter_topics}
+        own = [arn("sqs", queue) for each in lasting for queue in self.own_queues(each)]
+        groups = [arn("sqs", self.names.group(each.topic, each.group)) for each in lasting]
+        kept = [arn("sqs", self.names.dead_letters(topic)) for topic in dead]
+        publishes = map(self.topic_arn, {*topology.topics} - dead)
+        replays = groups if self._options.is_fifo else ()
+        return service_policy(publishes, [*groups, *own], [*own, *kept, *replays])
+
+    async def _make_queue(self, queue: str, attributes: Mapping[str, str] | None = None) -> bool:
+        """Creates a queue if it is missing; whether it was."""
+        try:
+            await self.url(queue)
+        except TopologyError:
+            pass
+        else:
+            return False
+        options = self._options
+        wanted = {
+            "VisibilityTimeout": str(_VISIBILITY),
+            "MessageRetentionPeriod": str(options.retention),
+            "MaximumMessageSize": str(options.max_queue_message_bytes),
+            **({"FifoQueue": "true"} if queue.endswith(".fifo") else {}),
+            **(attributes or {}),
+        }
+        made = await self._connection.call(
+            "sqs", "create_queue", QueueName=queue, Attributes=wanted
+        )
+        self._urls[queue] = made["QueueUrl"]
+        return True
+
+    # Comparing.
+
+    async def _attributes(self, queue: str, names: Iterable[str]) -> Mapping[str, str]:
+        found = await self._connection.call(
+            "sqs",
+            "get_queue_attributes",
+            QueueUrl=await self.url(queue),
+            AttributeNames=[*names],
+        )
+        attributes: Mapping[str, str] = found.get("Attributes", {})
+        return attributes
+
+    async def _topic(self, topic: str) -> Mapping[str, str] | None:
+        """The attributes of a topic; None: it does not exist."""
+        try:
+            found = await self._connection.call(
+                "sns", "get_topic_attributes", TopicArn=self.topic_arn(topic)
+            )
+        except TopologyError:
+            return None
+        attributes: Mapping[str, str] = found["Attributes"]
+        return attributes
+
+    async def _topic_problems(self, topic: str) -> Sequence[str]:
+        try:
+            await self._connection.call(
+                "sns", "get_topic_attributes", TopicArn=self.topic_arn(topic)
+            )
+        except TopologyError:
+            return [f"topic {topic} ({self.names.topic(topic)}) {_MISSING}"]
+        return []
+
+    async def _queue_problems(self, queue: str) -> Sequence[str]:
+        try:
+            await self.url(queue)
+        except TopologyError:
+            return [f"queue {queue} {_MISSING}"]
+        return []
+
+    async def _policy_problems(self, queue: str, topic_arn: str) -> list[str]:
+        found = await self._attributes(queue, ["Policy"])
+        if allows(found.get("Policy", ""), topic_arn):
+            return []
+        wanted = queue_policy(self._connection.arn("sqs", queue), topic_arn)
+        return [f"queue {queue} does not let its topic send to it; set its policy to {wanted}"]
+
+    async def _group_problems(self, settings: SubscriptionSettings) -> Sequence[str]:
+        queue = self.names.group(settings.topic, settings.group)
+        topic_arn = self.topic_arn(settings.topic)
+        problems = [*await self._queue_problems(queue)]
+        for own in self.own_queues(settings):
+            problems += await self._queue_problems(own)
+        if problems:
+            return [f"group {settings.group} of topic {settings.topic}: {'; '.join(problems)}"]
+        problems = await self._policy_problems(queue, topic_arn)
+        try:
+            raw = await self._raw_delivery(queue, topic_arn)
+        except TopologyError:
+            return problems  # the topic is missing, which is a problem of its own
+        if raw is None:
+            problems.append(f"the subscription of queue {queue} to its topic {_MISSING}")
+        elif not raw:
+            problems.append(
+                f"the subscription of queue {queue} has no raw message delivery; set"
+                " RawMessageDelivery to true"
+            )
+        return problems
+
+    async def _raw_delivery(self, queue: str, topic_arn: str) -> bool | None:
+        """Whether the subscription of a queue delivers as published; None: there is none."""
+        arn, page = self._connection.arn("sqs", queue), dict[str, Any]()
+        while True:
+            found = await self._connection.call(
+                "sns", "list_subscriptions_by_topic", TopicArn=topic_arn, **page
+            )
+            for each in found.get("Subscriptions", ()):
+                if each["Endpoint"] == arn:
+                    details = await self._connection.call(
+                        "sns",
+                        "get_subscription_attributes",
+                        SubscriptionArn=each["SubscriptionArn"],
+                    )
+                    raw: bool = details["Attributes"].get("RawMessageDelivery") == "true"
+                    return raw
+            if not (token := found.get("NextToken")):
+                return None
+            page = {"NextToken": token}

@@ -1,0 +1,86 @@
+"""The commands on two transports: each reads the right one, by topic, group or handler."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Project
+
+SETTINGS = """
+transport = "sqlite:///shop.db"
+[transports.audit]
+url = "sqlite:///audit.db"
+[topics."orders.billed"]
+transport = "audit"
+"""
+
+
+@pytest.fixture
+def places(shop: Project) -> Project:
+    """The shop, whose bills go to another database than its orders."""
+    del shop.environ["PROTOFLOW_TRANSPORT"]
+    shop.environ["PROTOFLOW_CONFIG"] = str(shop.write("settings.toml", SETTINGS))
+    return shop
+
+
+def handled(project: Project, *cents: int) -> list[str]:
+    """Publishes orders, and runs the service until they are handled. Returns the ids."""
+    orders = [json.dumps({"orderId": f"A-{n}", "cents": n}) for n in cents]
+    published = project("publish", "OrderPlaced", "-", stdin="\n".join(orders))
+    assert published.code == 0, published.err
+    running = project.start("run", "app:Billing")
+    assert running.stdout is not None
+    while "billed" not in running.stdout.readline():
+        assert running.poll() is None
+    running.terminate()
+    running.communicate(timeout=30)
+    return published.lines
+
+
+def test_a_start_would_be_checked_and_described(places: Project) -> None:
+    checked = places("check")
+    assert checked.code == 0, checked.out
+    assert "transport sqlite:///shop.db, audit sqlite:///audit.db" in checked.out
+    (row,) = places("describe", "--json").json()["handlers"]
+    assert (row["transport"], row["publishes_to"]) == ("default", "audit")
+    places.environ["PROTOFLOW_TOPICS__orders.billed__TRANSPORT"] = "audti"
+    wrong = places("check")
+    assert wrong.code == 1
+    assert "topics.'orders.billed'.transport: no transport 'audti'; did you mean audit?" in (
+        wrong.out + wrong.err
+    )
+
+
+def test_each_topic_is_made_and_read_on_its_transport(places: Project) -> None:
+    planned = places("topology", "plan")
+    assert planned.code == 1
+    assert "topic orders.billed: transport audit: missing in audit.db" in planned.out
+    assert places("topology", "apply").code == 0
+    assert places("topology", "verify").code == 0
+    good, bad = handled(places, 0, 1)[::-1]
+    (billed,) = places("tail", "OrderBilled", "--from", "earliest", "--no-follow").lines
+    assert "shop.v1.OrderBilled" in billed
+    (row,) = places("lag", "--json").json()
+    assert (row["topic"], row["waiting"]) == ("orders.placed", 0)
+    (dead,) = places("dlq", "list", "--json").json()
+    assert dead["id"] == bad
+    why = places("why", good)
+    assert "caused:" in why.out
+    assert "searched: audit: rows of orders.billed" in why.out
+    elsewhere = places("dlq", "replay", "--all", "--yes", "--to", "orders.billed")
+    assert elsewhere.code == 4
+    assert "orders.billed is on the transport audit" in elsewhere.err
+    assert places("dlq", "replay", "--all", "--yes").code == 0
+    assert places("lag", "--json").json()[0]["waiting"] == 1
+
+
+def test_a_command_without_a_contract_finds_the_transport_by_the_name(places: Project) -> None:
+    handled(places, 1)
+    topic = "orders.placed..billing..dead"
+    assert places("dlq", "list", "--topic", topic).code == 0
+    assert places("publish", "OrderPlaced", '{"orderId": "A-2"}').code == 0
+    assert places("lag", "--json").json()[0]["waiting"] == 1
+    places.environ["PROTOFLOW_GROUPS__BILLING__TRANSPORT"] = "audit"
+    assert not places("lag", "--json").json()[0]["waiting"], "the group is on another transport"
