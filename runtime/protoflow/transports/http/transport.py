@@ -140,10 +140,10 @@ def _address(settings: TransportSettings) -> Address:
     url = settings.url
     if not url.hosts:
         return None
-    if len(url.hosts) > 1 or url.user is not None or url.password is not None:
+    (host, port), *others = url.hosts
+    if others or url.user is not None or url.password is not None:
         raise ConfigError(
             f"transport: http: the URL is the address to listen on, {url.scheme}://host:port/path;"
             " the token is an option"
         )
-    host, port = url.hosts[0]
     return host, port or _PORTS[url.scheme]
