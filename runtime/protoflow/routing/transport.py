@@ -48,7 +48,9 @@ class RoutedTransport:
         """The capabilities of the default transport, with `lag`, `dead_letters` and
         `reads_topics` if any transport has them."""
         claims = [part.capabilities for part in self.parts.values()]
-        found = {name: any(getattr(one, name) for one in claims) for name in _READING}
+        found: dict[str, Any] = {
+            name: any(getattr(one, name) for one in claims) for name in _READING
+        }
         return replace(claims[0], **found)
 
     async def open(self) -> None:
