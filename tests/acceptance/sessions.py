@@ -71,13 +71,12 @@ async def end_redis(subscription: Any) -> None:
 
 
 async def end_sqs(subscription: Any) -> None:
-    """All that it holds is visible to others, as after the end of the leases; it learns of that
-    as one that could not renew in time."""
+    """It knows that its leases have ended, and then all that it held is visible to others."""
     held = [*subscription.leases.held.values()]
-    for delivery in held:
-        claim = delivery.receipt
-        await subscription._client.hide(claim.queue, [claim.handle], 0)
+    claims = [delivery.receipt for delivery in held]
     subscription.lose(held)
+    for claim in claims:
+        await subscription._client.hide(claim.queue, [claim.handle], 0)
 
 
 async def end_file(subscription: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from protoflow.contract.spec import Start
 from protoflow.errors import CapabilityError, PublishError, TransportError
@@ -48,7 +49,9 @@ class RoutedTransport:
         """The capabilities of the default transport, with `lag`, `dead_letters` and
         `reads_topics` if any transport has them."""
         claims = [part.capabilities for part in self.parts.values()]
-        found = {name: any(getattr(one, name) for one in claims) for name in _READING}
+        found: dict[str, Any] = {
+            name: any(getattr(one, name) for one in claims) for name in _READING
+        }
         return replace(claims[0], **found)
 
     async def open(self) -> None:
