@@ -264,7 +264,8 @@ def test_every_setting_of_the_config_that_concerns_subscriptions_reaches_them() 
 
 @given(st.sets(st.sampled_from(["per_key", "per_partition", "retains", "atomic", "broadcast"])))
 def test_a_start_is_refused_exactly_when_a_demand_is_not_met(claimed: set[str]) -> None:
-    capabilities = Capabilities(**dict.fromkeys(claimed, True))
+    claims: dict[str, Any] = dict.fromkeys(claimed, True)
+    capabilities = Capabilities(**claims)
     items = [
         registration("a.B.C", delivery=DeliveryPolicy(ordering=Ordering.PER_KEY), group="1"),
         registration("a.B.D", delivery=DeliveryPolicy(ordering=Ordering.PER_PARTITION), group="2"),
