@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from contextlib import asynccontextmanager
 from itertools import count
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from unittest.mock import AsyncMock
 import pytest
 from protoflow.contract.spec import Ordering
 from protoflow.errors import TransportError
-from protoflow.message import Delivery
+from protoflow.message import Delivery, Message
 from protoflow.transports.postgresql import ownership
 from protoflow.transports.postgresql.bucket import Bucket
 from protoflow.transports.postgresql.bucket_reader import BucketReader
@@ -84,6 +84,40 @@ async def test_a_bucket_that_leaves_is_read_no_further_and_skips_nothing() -> No
     assert bucket.position.seq == 0
 
 
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_moved_message_comes_at_its_place_and_holds_up_its_key_from_there(
+    early: bool,
+) -> None:
+    """The place may lie in a later batch, if a slow transaction published the message. A bucket
+    full of messages that wait for it would never be read up to there."""
+    bucket = Bucket(3, Position("0", "", 0, 100, 0, 0), (5,), 0)
+    bucket.aside[b"k"] = [5]
+
+    def claim() -> None:
+        bucket.take_up(b"k", 5)
+        moved = Message(id="m", topic="t", key=b"k", payload=b"")
+        bucket.give_back(Delivery(message=moved, position=5), b"k")
+
+    def handed_out() -> list[object]:
+        return [each.position for each in (*found, *bucket.take_returned(0.0, 10))]
+
+    if early:
+        claim()
+    batches = [[(3, seq, 0.0, b"k", "{}", b"", 0.0) for seq in seqs] for seqs in ([7], [5, 8])]
+    database = SimpleNamespace(fetch=AsyncMock(side_effect=batches))
+    reader = _reader(database, lambda delivery: delivery.message.key)
+    found: list[Delivery] = []
+    await reader.read([bucket], found, 10, 1000)
+    assert handed_out() == [7]
+    bucket.open(Opening("9:9:", 9, 9))
+    found.clear()
+    await reader.read([bucket], found, 10, 1000)
+    if not early:
+        assert handed_out() == []
+        claim()
+    assert handed_out() == [5, 8]
+
+
 class _Owners:
     """The rows of one member, and a server that may fail on handing over."""
 
@@ -144,7 +178,9 @@ async def test_buckets_whose_handing_over_failed_are_not_stranded() -> None:
     assert len(owners.owned) == BUCKETS // 2
 
 
-def _reader(database: object) -> BucketReader:
+def _reader(
+    database: object, lane: Callable[[Delivery], Hashable] = lambda _: None
+) -> BucketReader:
     member = SimpleNamespace(
         group=SimpleNamespace(topic=1, topic_name="t"), check_server=lambda _started: None
     )
@@ -153,6 +189,6 @@ def _reader(database: object) -> BucketReader:
         cast("Any", member),
         {},
         count(),
-        lambda _: None,
+        lane,
         lambda _: None,
     )

@@ -214,6 +214,25 @@ _STEPS = st.one_of(
         *[("fetch", 0, 1), ("settle", 0, None), ("fetch", 1, 1), ("settle", 1, None)] * 2,
     ]
 )
+@example(  # a delayed message that was moved stays behind what a member that ends had in hand
+    steps=[
+        ("publish", b"b", False, 0.0),
+        ("publish", b"b", False, 60.0),
+        ("fetch", 0, 2),
+        ("end", 0),
+    ]
+)
+@example(  # and behind what failed, and waits longer
+    steps=[
+        ("publish", b"b", False, 0.0),
+        ("publish", b"b", False, 60.0),
+        ("fetch", 0, 2),
+        ("wait", 70.0),
+        ("settle", 0, 60.0),
+        ("end", 0),
+        *[("fetch", 0, 2), ("settle", 0, None), ("fetch", 1, 2), ("settle", 1, None)],
+    ]
+)
 @hypothesis_settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

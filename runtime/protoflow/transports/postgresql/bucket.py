@@ -6,6 +6,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 from protoflow.message import Delivery
@@ -51,12 +52,16 @@ class Batch:
 class Bucket:
     """Reads on in batches, and remembers what is finished.
 
+    A message that was moved to the table `waiting` keeps its place in the log: only when the log
+    is read up to there, the row may be handed out, and holds up its lane.
+
     Attributes:
         number: which bucket it is.
         crashes: how many owners died since the position moved.
         returned: what was given back and is not handed out, by position.
         settling: lanes of which something is being given back, and how often.
         aside: by lane, the positions of rows in the table `waiting` that are not claimed.
+        ahead: claimed rows of the table, by places in the log that are not read yet.
         leaving: whether it goes to another member.
         seen: what the log looked like when the batch was opened; None: it is not yet.
         lost: whether it is no longer this member's.
@@ -71,6 +76,7 @@ class Bucket:
         self._lanes: dict[Hashable, int] = {}
         self.settling: dict[Hashable, int] = {}
         self.aside: dict[Hashable, list[int]] = {}
+        self.ahead: dict[int, Delivery] = {}
         self.leaving = False
         self.seen: Seen | None = None
         self.lost = False
@@ -165,7 +171,11 @@ class Bucket:
 
     def give_back(self, delivery: Delivery, lane: Hashable, due: float = 0.0) -> None:
         """A delivery is handed out again, not before `due`."""
-        returned = Returned(int(delivery.position), due, delivery, lane)
+        position = int(delivery.position)
+        if lane is not None and position in self._skipped:
+            self.ahead[position] = delivery
+            return
+        returned = Returned(position, due, delivery, lane)
         insort(self.returned, returned, key=_position)
         if lane is not None:
             self._lanes[lane] = self._lanes.get(lane, 0) + 1
@@ -231,7 +241,9 @@ class Bucket:
 
     def _waits_aside(self, lane: Hashable, position: int) -> bool:
         positions = self.aside.get(lane)
-        return positions is not None and positions[0] < position
+        return positions is not None and any(
+            each not in self._skipped for each in takewhile(position.__gt__, positions)
+        )
 
     def _keep(self, kept: list[Returned]) -> None:
         self.returned = kept

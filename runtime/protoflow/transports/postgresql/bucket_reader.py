@@ -112,20 +112,27 @@ class BucketReader:
     ) -> int:
         """Takes a row that was read; returns how many bytes of it are handed out."""
         number, seq, wait, *content = row
-        if bucket.lost or bucket.leaving or not bucket.read(seq):
+        if bucket.lost or bucket.leaving:
             return 0
-        delivery = read_delivery(
-            self._membership.group.topic_name,
-            number,
-            seq,
-            content,
-            receipt=InBucket(number, seq, next(self._turns)),
-            deliveries=bucket.crashes + 1,
-        )
-        due = self._loop.time() + wait if wait > 0 else 0.0
-        if seq in self._known:
-            delivery.failures, delivery.first_failure, due, marks = self._known[seq]
-            delivery.suspect = marks > 0
+        due = 0.0
+        if bucket.read(seq):
+            delivery = read_delivery(
+                self._membership.group.topic_name,
+                number,
+                seq,
+                content,
+                receipt=InBucket(number, seq, next(self._turns)),
+                deliveries=bucket.crashes + 1,
+            )
+            if wait > 0:
+                due = self._loop.time() + wait
+            if seq in self._known:
+                delivery.failures, delivery.first_failure, due, marks = self._known[seq]
+                delivery.suspect = marks > 0
+        elif seq in bucket.ahead:
+            delivery = bucket.ahead.pop(seq)
+        else:
+            return 0
         lane = self._lane(delivery)
         is_full = len(found) >= max_messages
         if due > self._loop.time() or is_full or bucket.is_blocked(lane, seq):

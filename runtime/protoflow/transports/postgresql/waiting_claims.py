@@ -98,7 +98,8 @@ def _to_claim(buckets: Sequence[Bucket]) -> tuple[list[int], list[int]]:
     that claimed rows wait for."""
 
     def claimed(bucket: Bucket) -> int:
-        return sum(isinstance(each.delivery.receipt, InWaiting) for each in bucket.returned)
+        returned = (each.delivery.receipt for each in bucket.returned)
+        return len(bucket.ahead) + sum(isinstance(each, InWaiting) for each in returned)
 
     full = [each for each in buckets if claimed(each) >= _MOST_CLAIMED]
     roomy = [each.number for each in buckets if each not in full]
