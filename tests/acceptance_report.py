@@ -60,7 +60,10 @@ class Report:
 def main() -> int:
     """Runs the suite; pytest's exit status."""
     report = Report()
-    status = pytest.main(["tests/acceptance", "-q", *sys.argv[1:]], plugins=[report])
+    given = sys.argv[1:]
+    if not any(argument.startswith("--transport") for argument in given):
+        given += [f"--transport={name}" for name in TARGETS]
+    status = pytest.main(["tests/acceptance", "-q", *given], plugins=[report])
     print("", *report.lines(), sep="\n")
     return int(status)
 

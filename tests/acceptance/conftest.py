@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.harness import Harness
-from tests.acceptance.targets import TARGETS, Target
+from tests.acceptance.targets import QUICK, TARGETS, Target
 from tests.waiting import virtual
 
 
@@ -38,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" not in metafunc.fixturenames:
         return
     chosen = metafunc.config.getoption("--transport", default=None)
-    targets = [each for each in TARGETS.values() if each.name in (chosen or TARGETS)]
+    targets = [each for each in TARGETS.values() if each.name in (chosen or QUICK)]
     names = [target.name for target in targets]
     metafunc.parametrize("target", targets, ids=names, indirect=True)
 

@@ -30,11 +30,13 @@ class Target(TransportTarget):
         url: the URL; `{directory}` is a fresh directory, `{unique}` a fresh name, `{port}` a free
             port. In `options`, `{url}` stands for it.
         broker: the server in `tests.brokers` whose URL is taken instead.
+        takes_minutes: it is tested only where `--transport` names it, as `make acceptance` does.
     """
 
     name: str
     url: str = ""
     broker: str | None = None
+    takes_minutes: bool = False
 
     def fresh_url(self, directory: Path) -> str | None:
         """A URL under which nothing has happened yet; None without a broker."""
@@ -107,7 +109,7 @@ HOW: dict[str, dict[str, Any]] = {
     "redis": {"broker": "redis", "end_session": sessions.end_redis},
     "sqs": {
         "broker": "sqs",
-        "preview": True,  # moto needs minutes for the suite; tests/transports/sqs is for each push
+        "takes_minutes": True,  # because of moto; `make test` runs tests/transports/sqs
         # moto copies each message, and looks through all of a queue for each request.
         "patience": 3.0,
         "restarts": 5,
@@ -128,3 +130,5 @@ HOW: dict[str, dict[str, Any]] = {
     },
 }
 TARGETS = {item.name: Target(name=item.name, **HOW[item.name]) for item in BUILT_IN}
+#: The names of those that are tested unless `--transport` names others.
+QUICK = frozenset(target.name for target in TARGETS.values() if not target.takes_minutes)
