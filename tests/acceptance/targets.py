@@ -118,6 +118,7 @@ HOW: dict[str, dict[str, Any]] = {
         "end_session": sessions.end_sqs,
     },
     "http": {
+        "takes_minutes": True,  # a request for each message; `make test` runs tests/transports/http
         "url": "http://127.0.0.1:{port}",
         "options": {
             "targets": [{"topic": "*", "url": "{url}/{topic}"}],

@@ -16,14 +16,15 @@ class Listener:
             which their handlers must finish.
         health: every change of health, with its detail.
         suspects: the number of reports that suspects wait.
+        on_revoke: awaited before shards move away; None: nothing is.
     """
 
-    def __init__(self, on_revoke: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(self, on_revoke: Callable[[], Awaitable[object]] | None = None) -> None:
         self.lost: list[Delivery] = []
         self.revoked: list[tuple[set[str | int], float]] = []
         self.health: list[tuple[bool, str]] = []
         self.suspects = 0
-        self._on_revoke = on_revoke
+        self.on_revoke = on_revoke
 
     @property
     def healthy(self) -> list[bool]:
@@ -33,8 +34,8 @@ class Listener:
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
         """Records the revocation and awaits `on_revoke`."""
         self.revoked.append((set(shards), drain))
-        if self._on_revoke is not None:
-            await self._on_revoke()
+        if self.on_revoke is not None:
+            await self.on_revoke()
 
     def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
         """Records the deliveries."""

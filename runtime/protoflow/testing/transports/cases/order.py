@@ -130,13 +130,24 @@ async def at_work(
 
 
 async def work(member: Member, log: list[tuple[bytes, int]], running: set[bytes]) -> None:
-    """Handles batches as the scheduler does: the messages of a key in turn, keys concurrently."""
-    while True:
-        batch = await member.subscription.receive(8, MEGABYTE)
-        lanes: dict[bytes, list[Delivery]] = defaultdict(list)
-        for delivery in batch:
-            lanes[delivery.message.key or b""].append(delivery)
-        await asyncio.gather(*(_lane(member, lane, log, running) for lane in lanes.values()))
+    """Handles batches as the scheduler does: the messages of a key in turn, keys concurrently.
+
+    A revocation waits for the batch.
+    """
+    idle = asyncio.Event()
+    idle.set()
+    member.listener.on_revoke = idle.wait
+    try:
+        while True:
+            batch = await member.subscription.receive(8, MEGABYTE)
+            idle.clear()
+            lanes: dict[bytes, list[Delivery]] = defaultdict(list)
+            for delivery in batch:
+                lanes[delivery.message.key or b""].append(delivery)
+            await asyncio.gather(*(_lane(member, lane, log, running) for lane in lanes.values()))
+            idle.set()
+    finally:
+        idle.set()
 
 
 async def _lane(
