@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from google.protobuf.wrappers_pb2 import StringValue
 from protoflow import transports
 from protoflow.config.url import TransportURL
 from protoflow.dead_letters import dead_letters_of
+from protoflow.errors import ConfigError, PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.testing.transports.tasks import POLICY
 from protoflow.transport import LagReader, MessageFinder, TopicReader, TransportSettings
+from protoflow.transports.http import hand_off
 from protoflow.transports.http.codec import BATCH
 
 from tests.transports.http.conftest import TYPE, Lab, Runs, Subscriber, until
@@ -107,8 +110,69 @@ async def test_outputs_with_a_target_are_sent_and_others_are_stored(
 
 @pytest.mark.parametrize("url", ["memory://", "nats://localhost"])
 async def test_a_store_must_be_durable(lab: Lab, url: str) -> None:
-    from protoflow.errors import ConfigError
-
     with pytest.raises(ConfigError, match="is not durable"):
         async with lab.receiving(Runs().work, hand_off=url):
             pass
+
+
+async def test_two_stores_behind_one_path_are_refused(lab: Lab, tmp_path: Path) -> None:
+    other: dict[str, Any] = {"hand_off": f"sqlite:///{tmp_path}/other.db"}
+    for first, second in ((store(tmp_path), other), ({}, other), (other, {})):
+        async with lab.receiving(Runs().work, **first):
+            with pytest.raises(ConfigError, match="receives orders already"):
+                async with lab.receiving(Runs().work, groups=("mailing",), **second):
+                    pass
+
+
+@pytest.mark.parametrize("mode", ["batch", "binary"])
+async def test_two_senders_may_use_one_id(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    stored: list[str | None] = []
+    async with lab.receiving(Runs().work, **store(tmp_path)) as service:
+        inner = service.transport._store  # type: ignore[attr-defined]
+        submit = inner.submit
+
+        def noting(messages: Sequence[Message]) -> Any:
+            stored.extend(message.deduplication_id for message in messages)
+            return submit(messages)
+
+        monkeypatch.setattr(inner, "submit", noting)
+        same = {"id": "1", "type": TYPE, "specversion": "1.0"}
+        if mode == "batch":
+            events = [{**same, "source": source, "data": "x"} for source in ("/a", "/b", "/a")]
+            assert (await lab.post(json.dumps(events), content_type=BATCH))[0] == 202
+        else:
+            for source in ("/a", "/b", "/a"):
+                headers = {f"ce-{name}": value for name, value in same.items()}
+                assert (await lab.post('"x"', **headers, ce_source=source))[0] == 202
+    assert stored[0] == stored[2] != stored[1]
+
+
+async def test_what_may_pass_is_the_answer_to_a_batch(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lab.receiving(Runs().work, **store(tmp_path)) as service:
+        inner = service.transport._store  # type: ignore[attr-defined]
+
+        def failing(messages: Sequence[Message]) -> Any:
+            result = asyncio.get_running_loop().create_future()
+            result.set_result([PublishRefusedError("never"), PublishError("not now")])
+            return result
+
+        monkeypatch.setattr(inner, "submit", failing)
+        assert (await lab.post('"x"'))[0] == 503
+
+
+async def test_what_is_being_stored_is_bounded_although_its_senders_left(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_off, "_MOST", 2)
+    async with lab.receiving(Runs().work, answer_timeout=0.05, **store(tmp_path)) as service:
+        inner = service.transport._store  # type: ignore[attr-defined]
+        waiting = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(inner, "submit", lambda _: waiting)
+        assert [(await lab.post('"x"'))[0] for _ in range(3)] == [503, 503, 429]
+        waiting.set_result([None])
+        await asyncio.sleep(0)
+        assert (await lab.post('"x"'))[0] == 202

@@ -9,10 +9,20 @@ import time
 from typing import Any
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from protoflow import Context, Service, transports
 from protoflow.config.secret import Secret
-from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
+from protoflow.config.url import TransportURL
+from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.errors import CapabilityError, ConfigError
 from protoflow.http_server import bodies
+from protoflow.testing.listener import Listener
+from protoflow.transport.interface import (
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    TransportSettings,
+)
 from protoflow.transports.http.codec import BATCH
 from protoflow.transports.http.signatures import Signer, signature_headers
 from protoflow.transports.http.subscription import HttpSubscription
@@ -329,3 +339,62 @@ async def test_a_dead_letter_topic_may_have_a_target(lab: Lab, subscriber: Subsc
     assert headers["webhook-id"] == "w1"
     metadata = json.loads(headers["message-metadata"])
     assert (metadata["pf_original_topic"], metadata["pf_attempt"]) == ("orders", "3")
+
+
+async def test_a_message_that_fails_is_not_taken_for_another_with_its_id(lab: Lab) -> None:
+    runs = Runs()
+    async with lab.receiving(runs.work, policy=ONCE):
+        slow = asyncio.create_task(lab.post('"slow"', webhook_id="same"))
+        await runs.started.wait()
+        assert (await lab.post('"bad"', webhook_id="same"))[0] == 500
+        runs.release.set()
+        assert (await slow)[0] == 204
+
+
+async def test_topics_with_one_dead_letter_topic_are_distinguished(lab: Lab) -> None:
+    runs = Runs()
+    policy = DeliveryPolicy(
+        retry=RetryPolicy(max_attempts=1), dead_letter=DeadLetterPolicy(topic="failed")
+    )
+    service = Service(lab.config())
+
+    async def work(text: str, context: Context) -> None:
+        await runs.work(StringValue(value=text), context)
+
+    for topic in ("orders", "returns"):
+        service.register_json_handler(
+            topic, topic, work, type=str, group="billing", delivery=policy
+        )
+    async with service:
+        for topic in ("orders", "returns"):
+            assert (await lab.post('"bad"', f"/{topic}"))[0] == 500
+
+
+async def test_a_topic_whose_subscription_is_not_made_yet_comes_later(lab: Lab) -> None:
+    transport = transports.create(TransportSettings(url=TransportURL.parse(lab.url), options={}))
+    orders, returns = (
+        SubscriptionSettings(name=topic, topic=topic, group="billing")
+        for topic in ("orders", "returns")
+    )
+    await transport.open()
+    await transport.ensure(Topology(subscriptions=(orders, returns)), TopologyMode.CREATE)
+    await transport.subscribe(orders, Listener())
+    try:
+        status, headers, _ = await lab.post('"x"', "/returns")
+        assert (status, "Retry-After" in headers) == (503, True)
+        assert (await lab.post('"x"', "/elsewhere"))[0] == 404
+    finally:
+        await transport.close()
+
+
+async def test_a_signed_request_cannot_be_repeated_with_another_id(lab: Lab) -> None:
+    runs = Runs()
+    binary = {"ce_source": "/s", "ce_type": TYPE, "ce_specversion": "1.0"}
+    envelope = json.dumps(event("enveloped", "e1"))
+    structured = {"content-type": "application/cloudevents+json"}
+    async with lab.receiving(runs.work, secrets=[SECRET]):
+        for changes in ({}, {"message_uuid": "other"}, {"ce_id": "other", **binary}):
+            assert (await lab.post('"x"', **signed('"x"'), **changes))[0] == 204
+        for changes in ({}, {"message_uuid": "other"}, {"ce_id": "other"}):
+            assert (await lab.post(envelope, **signed(envelope), **structured, **changes))[0] == 204
+    assert [one.message.id for one in runs.contexts] == ["m1"] * 3 + ["e1"] * 3

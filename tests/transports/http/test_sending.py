@@ -14,11 +14,13 @@ import pytest
 from aiohttp import web
 from protoflow import Config, wire
 from protoflow.connection import Connection
+from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.errors import CapabilityError, PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.observability.prometheus import Exposition
+from protoflow.transports.http import targets as sending_targets
 from protoflow.transports.http.address_guard import AddressGuard
-from protoflow.transports.http.targets import retry_after
+from protoflow.transports.http.targets import DisabledTargets, retry_after
 from standardwebhooks import Webhook
 
 from tests.brokers.base import free_port
@@ -292,3 +294,72 @@ async def test_nobody_listens_is_an_error_that_names_the_target(lab: Lab) -> Non
     async with sending(lab, {"url": url}) as connection:
         with pytest.raises(PublishError, match=url):
             await connection.publish_outputs(ORDERS, [task("1")])
+
+
+async def test_dead_letters_with_a_name_of_their_own_are_not_for_a_star(
+    lab: Lab, subscriber: Subscriber
+) -> None:
+    policy = DeliveryPolicy(
+        retry=RetryPolicy(max_attempts=1), dead_letter=DeadLetterPolicy(topic="failed")
+    )
+    targets = [{"topic": "*", "url": subscriber.url}]
+    async with lab.receiving(Runs().work, policy=policy, targets=targets):
+        assert (await lab.post('"bad"'))[0] == 500
+    assert subscriber.requests == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"Content-Length: 5\r\n\r\n", b"Content-Length: 50\r\n\r\nhello",
+     b"Content-Length: 5\r\nContent-Encoding: gzip\r\n\r\nhello"],
+    ids=["late", "cut", "not gzip"],
+)  # fmt: skip
+async def test_2xx_counts_whatever_becomes_of_the_rest_of_the_answer(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, rest: bytes
+) -> None:
+    monkeypatch.setattr(sending_targets, "_REST", 0.2)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + rest)
+        if rest.endswith(b"\n"):
+            await reader.read()  # until the client disconnects
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        target = {"url": f"http://127.0.0.1:{port}/"}
+        async with sending(lab, target, request_timeout=5) as connection:
+            await connection.publish_outputs(ORDERS, [task("1")])
+
+
+async def test_the_query_of_a_url_is_shown_nowhere(
+    lab: Lab, subscriber: Subscriber, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscriber.answers = [web.Response(status=500), web.Response(status=410)]
+    target = {"url": f"{subscriber.url}?key=4711"}
+    async with sending(lab, target) as connection:
+        with pytest.raises(PublishError, match="answered 500") as caught:
+            await connection.publish_outputs(ORDERS, [task("1")])
+        await connection.publish_outputs(ORDERS, [task("1")])
+        warnings = connection.transport.warnings()  # type: ignore[attr-defined]
+    assert len(warnings) == 1
+    records = [vars(record) for record in caplog.records]
+    assert "4711" not in f"{caught.value} {warnings} {records}"
+
+
+async def test_a_topic_in_a_url_is_one_segment(lab: Lab) -> None:
+    target = {"topic": "*", "url": f"http://127.0.0.1:{free_port()}/{{topic}}/end"}
+    async with sending(lab, target) as connection:
+        with pytest.raises(PublishError, match="/a%2F%3Fb%23c/end"):
+            await connection.publish(Message(id="7", topic="a/?b#c", payload=b"x"))
+
+
+def test_processes_share_the_file_of_disabled_targets(tmp_path: Path) -> None:
+    path = str(tmp_path / "disabled.json")
+    first, second = DisabledTargets(path), DisabledTargets(path)
+    first.load()
+    second.load()
+    first.add("http://a", 0.0)
+    second.add("http://b", 0.0)
+    assert {*json.loads(Path(path).read_text())} == {"http://a", "http://b"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 from datetime import UTC, datetime
 
 import pytest
@@ -81,3 +82,18 @@ def test_the_time_of_a_signature_is_about_now(age: int, passes: bool) -> None:
 def test_a_secret_that_is_not_base64_is_refused(secret: str) -> None:
     with pytest.raises(ValueError, match="base64"):
         Signer(Secret(secret))
+
+
+def test_a_body_is_hashed_once_for_each_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anyone can send many signatures with a large body."""
+    hashed: list[object] = []
+
+    def digest(*given: object) -> bytes:
+        hashed.append(given)
+        return bytes(32)
+
+    monkeypatch.setattr(hmac, "digest", digest)
+    signers = [Signer(Secret("AAAA")), Signer(Secret("BBBB"))]
+    headers = {ID: "m", TIMESTAMP: str(NOW), SIGNATURE: " ".join(["v1,x"] * 16)}
+    assert signature_problem(signers, headers, b"x", float(NOW), 300.0)
+    assert len(hashed) == 2

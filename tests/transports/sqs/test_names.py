@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from protoflow.errors import ConfigError
 from protoflow.transports.sqs import names
 from protoflow.transports.sqs.options import SqsOptions
+from protoflow.transports.sqs.policies import allows, queue_policy
 
 NAMES = names.Names("protoflow", fifo=False)
 segment = st.text("aZ0-_", min_size=1, max_size=12)
@@ -69,3 +70,10 @@ def test_golden_names() -> None:
 def test_bad_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         SqsOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_policy_names_its_topic_and_not_one_that_begins_in_the_same_way() -> None:
+    topic = "arn:aws:sns:eu-central-1:1:protoflow--orders"
+    policy = queue_policy("arn:aws:sqs:eu-central-1:1:q", f"{topic}-placed")
+    assert allows(policy, f"{topic}-placed")
+    assert not allows(policy, topic)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -178,3 +180,50 @@ async def test_errors_of_a_whole_request(
     assert [*await subscription.settle([Settlement(delivery)])] == [SettleResult.UNKNOWN]
     del requests.changes["delete_message_batch"]
     await ack(subscription, delivery)
+
+
+async def test_one_lease_that_is_not_renewed_does_not_end_the_others(
+    transport: Transport, requests: Requests
+) -> None:
+    name = topic()
+    subscription, listener = await join(transport, name, lease=3.0)
+    await publish(transport, *(message(name, b"%d" % n) for n in range(3)))
+    batch = await take(subscription, 3)
+    bad = batch[1].receipt.handle
+
+    async def change(send: Call, parameters: dict[str, Any]) -> Mapping[str, Any]:
+        failed = [
+            {"Id": each["Id"], "Code": "InternalError", "SenderFault": False, "Message": "no"}
+            for each in parameters["Entries"]
+            if each["ReceiptHandle"] == bad
+        ]
+        rest = [each for each in parameters["Entries"] if each["ReceiptHandle"] != bad]
+        found = await send(**{**parameters, "Entries": rest}) if rest else {}
+        return {**found, "Failed": failed}
+
+    requests.changes["change_message_visibility_batch"] = change
+    while not listener.lost:
+        await asyncio.sleep(0.1)
+    assert listener.lost == [batch[1]]
+    await asyncio.sleep(1.5)
+    assert listener.lost == [batch[1]]
+    await ack(subscription, batch[0], batch[2])
+
+
+async def test_leases_are_renewed_although_the_solo_queue_cannot_be_looked_at(
+    transport: Transport, requests: Requests
+) -> None:
+    name = topic()
+    subscription, listener = await join(transport, name, lease=3.0)
+    await publish(transport, message(name))
+    (held,) = await take(subscription, 1)
+
+    async def change(send: Call, parameters: dict[str, Any]) -> Mapping[str, Any]:
+        raise TransportError("throttled")
+
+    requests.changes["get_queue_attributes"] = change
+    subscription._checked = -math.inf  # type: ignore[attr-defined]
+    await asyncio.sleep(5)
+    assert requests.of("get_queue_attributes")
+    assert listener.lost == []
+    await ack(subscription, held)

@@ -355,3 +355,41 @@ async def test_queues_that_were_removed_are_made_again(transport: Any, requests:
             if found:
                 break
     await ack(subscription, *found)
+
+
+async def test_dead_letters_whose_queue_was_removed_are_stored_in_a_new_one(
+    transport: Any,
+) -> None:
+    name = topic()
+    await join(transport, name)
+    dead = f"{name}..billing..dead"
+    queue = transport._resources.names.dead_letters(dead)
+    url = await transport._resources.url(queue)
+    await raw(transport, "sqs", "delete_queue", QueueUrl=url)
+    await publish(transport, message(dead, b"d", id="1"))
+    (record,) = await dead_letters_of(transport).list(dead)
+    assert record.message.id == "1"
+
+
+async def test_an_id_that_is_not_utf8_is_stored_with_its_neighbours(ordered: Transport) -> None:
+    """A stranger sent it as JSON: the dead letter must be stored."""
+    name = topic()
+    await join(ordered, name, ordering=Ordering.PER_KEY)
+    dead = f"{name}..billing..dead"
+    await publish(
+        ordered, message(dead, id="\ud800"), message(dead, id="2", deduplication_id="\ud800")
+    )
+    assert len(await dead_letters_of(ordered).list(dead)) == 2
+
+
+async def test_a_poll_that_begins_while_the_subscription_stops_is_waited_for(
+    transport: Any, requests: Requests
+) -> None:
+    name = topic()
+    subscription, _ = await join(transport, name)
+    await publish(transport, message(name))
+    receiving = asyncio.ensure_future(subscription.receive(10, 1 << 20))
+    await asyncio.sleep(0)  # its request is made, but not begun
+    await subscription.stop()
+    assert [*await receiving] == []
+    assert all(poll.done() for poll in subscription._polls.values())  # type: ignore[attr-defined]

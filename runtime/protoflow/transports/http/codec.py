@@ -120,8 +120,9 @@ def _add_key(metadata: dict[str, str], key: bytes, *, as_attribute: bool) -> Non
 
 
 def decode(
-    topic: str, headers: Mapping[str, str], body: bytes, kept: Iterable[str] = ()
-) -> list[Message]:
+    topic: str, headers: Mapping[str, str], body: bytes, kept: Iterable[str] = (), *,
+    signed: bool = False,
+) -> list[Message]:  # fmt: skip
     """Returns the messages of a request. The id of a message that names none is empty.
 
     Args:
@@ -129,6 +130,8 @@ def decode(
         headers: the headers by lower-case name.
         body: the body.
         kept: further headers that become metadata.
+        signed: whether the request had to be signed. Its id is then the one that was signed, so
+            that a repetition with another id is noticed.
 
     Raises:
         Refusal: the request is not what its content type and its headers say.
@@ -146,7 +149,8 @@ def decode(
             return [_enveloped(message)] if body else [_finished(message)]
         if any(name in headers for name in _REQUIRED):
             _check_attributes(headers)
-        message.id = message.id or unquote(headers.get(signatures.ID, ""))
+        if signed or not message.id:
+            message.id = unquote(headers.get(signatures.ID, ""))
         return [_finished(message)]
     except DecodeError as error:
         raise Refusal(400, str(error)) from None

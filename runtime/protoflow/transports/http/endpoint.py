@@ -33,6 +33,7 @@ class TopicEndpoint:
         store: stores messages; None: the request waits until they are handled.
 
     Attributes:
+        hands_off: whether messages are stored.
         expected: the groups that must get every message.
         subscriptions: their members in this process.
     """
@@ -45,6 +46,7 @@ class TopicEndpoint:
         self.expected: set[str] = set()
         self.subscriptions: list[HttpSubscription] = []
         self._clock = clock
+        self.hands_off = store is not None
         self._store = store
         self._signers = [Signer(secret) for secret in endpoint.secrets]
         self._token = endpoint.token.reveal().encode() if endpoint.token else None
@@ -69,7 +71,10 @@ class TopicEndpoint:
             )
             if problem:
                 raise Refusal(401, problem)
-        messages = codec.decode(self.endpoint.topic, request.headers, body, self.options.headers)
+        messages = codec.decode(
+            self.endpoint.topic, request.headers, body, self.options.headers,
+            signed=bool(self._signers),
+        )  # fmt: skip
         if not messages:
             return HANDLED  # an empty batch
         return await self._take(messages, len(body))

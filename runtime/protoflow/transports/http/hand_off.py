@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
+from urllib.parse import quote
 
+from protoflow import wire
+from protoflow.codecs.cloudevents import is_structured, unwrap
 from protoflow.config.secret import Secret
 from protoflow.config.url import TransportURL
 from protoflow.errors import ConfigError, PublishError, PublishRefusedError
@@ -29,8 +32,9 @@ from protoflow.transports.http.subscription import STOPPING
 from protoflow.transports.http.transport import HttpTransport
 
 _STORED: Final = Answer(202)
-#: The most messages that are being stored; requests beyond it come later.
+#: The most messages, and their bytes, that are being stored; requests beyond them come later.
 _MOST: Final = 1000
+_MOST_BYTES: Final = 64 * 1024 * 1024
 #: The optional interfaces of the store that this transport has, too.
 _OPTIONAL: Final = (
     *("dead_letters", "lag", "read_topic", "find_message"),
@@ -51,6 +55,7 @@ class HandOffTransport:
         if not self._store.capabilities.durable:
             raise ConfigError(f"transport: http: option hand_off: {url.scheme}:// is not durable")
         self._storing = 0
+        self._bytes = 0
         self._closed = False
         for name in _OPTIONAL:
             if hasattr(self._store, name):
@@ -71,6 +76,7 @@ class HandOffTransport:
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """See `Transport.ensure`."""
+        await self._http.ensure(topology, mode)
         await self._store.ensure(topology, mode)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
@@ -123,19 +129,45 @@ class HandOffTransport:
         """Stores the messages of a request."""
         if self._closed:
             return STOPPING
-        if self._storing and self._storing + len(messages) > _MOST:
+        size = sum(len(message.payload or b"") for message in messages)
+        if self._storing and (
+            self._storing + len(messages) > _MOST or self._bytes + size > _MOST_BYTES
+        ):
             return later(429, "too many messages are not stored yet", 1)
         for message in messages:
             message.id = message.id or new_id()
-            message.deduplication_id = f"{message.id}:{message.topic}"
-        self._storing += len(messages)
+            message.deduplication_id = _unique(message)
         try:
             async with asyncio.timeout(self._http.options.answer_timeout):
-                errors = await asyncio.shield(self._store.submit(messages))
+                errors = await asyncio.shield(self._submit(messages, size))
         except TimeoutError:
             return later(503, "the messages were not stored in time", 5)
-        finally:
-            self._storing -= len(messages)
-        if any(isinstance(error, PublishRefusedError) for error in errors):
+        failures = [error for error in errors if error is not None]
+        if not failures:
+            return _STORED
+        if all(isinstance(error, PublishRefusedError) for error in failures):
             return Answer(422, "the message cannot be stored")
-        return later(503, "the messages were not stored", 5) if any(errors) else _STORED
+        return later(503, "the messages were not stored", 5)
+
+    def _submit(
+        self, messages: Sequence[Message], size: int
+    ) -> asyncio.Future[Sequence[PublishError | None]]:
+        """Stores messages. They count until the store has answered, whoever still waits for it."""
+
+        def stored(_: object) -> None:
+            self._storing -= len(messages)
+            self._bytes -= size
+
+        future = self._store.submit(messages)
+        self._storing += len(messages)
+        self._bytes += size
+        future.add_done_callback(stored)
+        return future
+
+
+def _unique(message: Message) -> str:
+    """Returns the id for deduplication. Two senders of CloudEvents may use the same id."""
+    structured = is_structured(message.metadata.get(wire.CONTENT_TYPE, ""))
+    source = (unwrap(message) if structured else message).metadata.get(wire.CE_SOURCE)
+    own = message.id if source is None else f"{quote(source)} {message.id}"
+    return f"{own}:{message.topic}"

@@ -141,10 +141,10 @@ class HttpOptions(TlsOptions):
             token=found.token if own else self.token,
         )
 
-    def targets_of(self, topic: str) -> Sequence[Target]:
+    def targets_of(self, topic: str, *, of_a_group: bool = False) -> Sequence[Target]:
         """Returns the targets of a topic. Retries and dead letters of a group are not for `*`."""
         own = [target for target in self.targets if target.topic == topic]
-        if own or _OF_A_GROUP.search(topic):
+        if own or of_a_group or _OF_A_GROUP.search(topic):
             return own
         return [target for target in self.targets if target.topic == ANY_TOPIC]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
+from urllib.parse import quote
 
 import aiohttp
 
@@ -15,8 +16,10 @@ from protoflow.transport.kit.submission import Submission
 from protoflow.transports.http.address_guard import AddressGuard
 from protoflow.transports.http.codec import encode
 from protoflow.transports.http.options import HttpOptions, Target
-from protoflow.transports.http.targets import DisabledTargets, GoneError, TargetQueue
+from protoflow.transports.http.targets import DisabledTargets, GoneError, TargetQueue, shown
 
+#: With more queues than this, those without work are forgotten: topics may be without number.
+_MOST_QUEUES: Final = 1000
 #: Takes a message without a target; returns its result.
 Otherwise: TypeAlias = Callable[[Message], PublishError | None]
 
@@ -25,11 +28,13 @@ class HttpPublisher:
     """Sends messages to their targets.
 
     Attributes:
+        dead_letter_topics: the topics of dead letters, which are not for `*`.
         disabled: the targets that answered 410.
         dropped: the number of messages that nobody got.
     """
 
     def __init__(self, settings: TransportSettings, options: HttpOptions) -> None:
+        self.dead_letter_topics: set[str] = set()
         self.disabled = DisabledTargets(options.disabled_file)
         self.dropped = 0
         self._settings = settings
@@ -51,8 +56,9 @@ class HttpPublisher:
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, connect=options.connect_timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "protoflow"},
+            headers={"User-Agent": "protoflow", "Accept-Encoding": "identity"},
             skip_auto_headers=("Content-Type",),
+            auto_decompress=False,
             trust_env=False,
         )
 
@@ -78,13 +84,16 @@ class HttpPublisher:
 
     def has_target(self, topic: str) -> bool:
         """Whether a topic has a target."""
-        return bool(self._options.targets_of(topic))
+        return bool(self._targets_of(topic))
+
+    def _targets_of(self, topic: str) -> Sequence[Target]:
+        return self._options.targets_of(topic, of_a_group=topic in self.dead_letter_topics)
 
     def warnings(self) -> dict[str, str]:
         """Returns the targets in use that answered 410, by part and URL."""
         urls = {url for _, url in self._queues} | {target.url for target in self._options.targets}
         return {
-            f"target {url}": f"answered 410 at {self.disabled.urls[url]}, and is disabled"
+            f"target {shown(url)}": f"answered 410 at {self.disabled.urls[url]}, and is disabled"
             for url in sorted(urls)
             if url in self.disabled.urls
         }
@@ -103,7 +112,7 @@ class HttpPublisher:
             raise PublishError("the transport is not open")
         if message.delay > 0:
             raise PublishRefusedError(f"{message.topic}: HTTP has no delayed publish")
-        targets = self._options.targets_of(message.topic)
+        targets = self._targets_of(message.topic)
         if not targets:
             results.submission.done(results.index, otherwise(message))
             return
@@ -111,14 +120,16 @@ class HttpPublisher:
         limit = self._options.max_message_bytes
         sent = [(queue, encode(message, queue.mode, limit)) for queue in queues]
         results.left = len(sent)
-        results.nobody = lambda: self.drop(message)
+        results.nobody = lambda: otherwise(message)
         for queue, encoded in sent:
             queue.send(encoded, results.add)
 
     def _queue(self, target: Target, topic: str, session: aiohttp.ClientSession) -> TargetQueue:
-        url = target.url.replace("{topic}", topic)
+        url = target.url.replace("{topic}", quote(topic, safe=""))
         queue = self._queues.get((target, url))
         if queue is None:
+            if len(self._queues) >= _MOST_QUEUES:
+                self._queues = {key: one for key, one in self._queues.items() if not one.is_idle}
             clock = self._settings.clock
             queue = TargetQueue(target, url, self._options, clock, session, self.disabled)
             self._queues[target, url] = queue

@@ -26,9 +26,13 @@ class Receiver:
 
     Args:
         address: where it listens.
+
+    Attributes:
+        expected: the paths that services will receive at, or do so already.
     """
 
     def __init__(self, address: Address) -> None:
+        self.expected: set[str] = set()
         self._address = address
         self._users: set[object] = set()
         self._listener: Listener | None = None
@@ -62,10 +66,11 @@ class Receiver:
         transport receives there in another way."""
         path = wanted.endpoint.path or ""
         found = self._endpoints.setdefault(path, wanted)
-        if found.endpoint != wanted.endpoint:
+        hands_off = found.hands_off or wanted.hands_off
+        if found.endpoint != wanted.endpoint or (found is not wanted and hands_off):
             raise ConfigError(
                 f"transport: http: {path} receives {found.endpoint.topic} already, or with other"
-                " secrets; set another path in endpoints"
+                " secrets, or one of both has hand_off; set another path in endpoints"
             )
         return found
 
@@ -77,7 +82,7 @@ class Receiver:
         """Answers a request."""
         endpoint = self._endpoints.get(request.path)
         if endpoint is None:
-            if not self._endpoints:
+            if not self._endpoints or request.path in self.expected:
                 return later(503, "no service runs here now", 5)
             return Answer(404, "no topic is received here")
         try:

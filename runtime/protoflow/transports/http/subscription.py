@@ -77,12 +77,23 @@ class HttpSubscription:
         future.set_result([self._settle(settlement) for settlement in settlements])
         return future
 
-    def refuse(self, dead_letter: Message) -> None:
-        """Makes a dead letter the answer to the sender, who still has the message."""
+    def refuse(self, dead_letter: Message) -> bool:
+        """Makes a dead letter the answer to the sender, who still has the message. Returns whether
+        it is a dead letter of this subscription."""
+        settings, metadata = self.settings, dead_letter.metadata
+        origin = metadata.get(wire.PF_ORIGINAL_TOPIC), metadata.get(wire.PF_GROUP)
+        if (
+            origin != (settings.topic, settings.group)
+            or dead_letter.topic not in settings.dead_letter_topics
+        ):
+            return False
+        # Ids are the senders', and several messages may have the same one at the same time.
+        position = metadata.get(wire.PF_ORIGINAL_POSITION)
         for delivery in self._held:
-            if delivery.message.id == dead_letter.id and delivery not in self._refused:
-                self._refused[delivery] = _refusal(dead_letter.metadata)
-                return
+            if str(delivery.position) == position:
+                self._refused[delivery] = _refusal(metadata)
+                break
+        return True
 
     def defer(self, message: Message, delay: float) -> Message | None:
         """Returns None, because nothing keeps the message but its sender."""

@@ -8,6 +8,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,6 +27,8 @@ _log = logging.getLogger("protoflow.transports.http")
 
 #: The most of an answer that is read, so that its connection can be used again.
 _MOST_READ: Final = 64 * 1024
+#: Seconds that the rest of an answer may take; after that its connection is closed.
+_REST: Final = 1.0
 #: The longest wait that a target may ask for.
 _LONGEST_WAIT: Final = 3600.0
 #: The answers to a message that will get the same answer again.
@@ -56,15 +59,18 @@ class DisabledTargets:
 
     def load(self) -> None:
         """Reads the file. Raises ConfigError if it cannot be read."""
-        if self._path is None or not self._path.exists():
-            return
         try:
-            found = json.loads(self._path.read_text())
-            self.urls = {str(url): str(time) for url, time in found.items()}
+            self.urls = self._read()
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(
                 f"transport: http: option disabled_file: {self._path} cannot be read: {error}"
             ) from error
+
+    def _read(self) -> dict[str, str]:
+        if self._path is None or not self._path.exists():
+            return {}
+        found = json.loads(self._path.read_text())
+        return {str(url): str(time) for url, time in found.items()}
 
     def add(self, url: str, now: float) -> None:
         """Disables a URL."""
@@ -73,9 +79,11 @@ class DisabledTargets:
             return
         draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
-            draft.write_text(json.dumps(self.urls, indent=1))
+            # Other processes write the file, too.
+            found = self._read() | {url: self.urls[url]}
+            draft.write_text(json.dumps(found, indent=1))
             draft.replace(self._path)
-        except OSError:
+        except (OSError, ValueError, AttributeError):
             _log.exception("disabled targets were not written", extra={"path": str(self._path)})
 
 
@@ -93,6 +101,7 @@ class TargetQueue:
     ) -> None:  # fmt: skip
         self.mode = target.mode
         self._url = url
+        self._shown = shown(url)
         self._options = options
         self._clock = clock
         self._session = session
@@ -107,6 +116,11 @@ class TargetQueue:
     def is_disabled(self) -> bool:
         """Whether the target has answered 410."""
         return self._url in self._disabled.urls
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lost if the queue is forgotten."""
+        return not (self._queue or self._workers or self._not_before > self._clock.monotonic())
 
     def send(self, message: EncodedMessage, done: Callable[[PublishError | None], None]) -> None:
         """Sends a message; `done` gets its result."""
@@ -133,8 +147,8 @@ class TargetQueue:
             try:
                 result = await self._send(post)
             except Exception as error:
-                _log.exception("a message was not sent", extra={"url": self._url})
-                result = PublishError(f"{self._url}: {type(error).__name__}: {error}")
+                _log.exception("a message was not sent", extra={"url": self._shown})
+                result = PublishError(f"{self._shown}: {type(error).__name__}: {error}")
             finally:
                 post.done(result)
 
@@ -145,18 +159,22 @@ class TargetQueue:
         if self._not_before > now:
             if self._not_before > post.deadline:
                 wait = self._not_before - now
-                return PublishError(f"{self._url} asked to wait for another {wait:.0f} s")
+                return PublishError(f"{self._shown} asked to wait for another {wait:.0f} s")
             await self._clock.sleep(self._not_before - now)
         try:
             timeout = min(self._options.request_timeout, post.deadline - self._clock.monotonic())
-            async with asyncio.timeout(max(0.0, timeout)):
-                return await self._request(post.message)
+            async with asyncio.timeout(max(0.0, timeout)) as limit:
+                return await self._request(post.message, limit)
         except TimeoutError:
-            return PublishError(f"{self._url} did not answer in time")
+            return PublishError(f"{self._shown} did not answer in time")
+        except aiohttp.InvalidURL:  # its text is the whole URL
+            return PublishError(f"{self._shown} is not a URL")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return PublishError(f"{self._url}: {error or type(error).__name__}")
+            return PublishError(f"{self._shown}: {error or type(error).__name__}")
 
-    async def _request(self, message: EncodedMessage) -> PublishError | None:
+    async def _request(
+        self, message: EncodedMessage, limit: asyncio.Timeout
+    ) -> PublishError | None:
         headers = dict(message.headers)
         if self._signers:
             now = int(self._clock.now())
@@ -168,26 +186,35 @@ class TargetQueue:
         ) as response:
             status = response.status
             if 200 <= status < 300:
-                await response.content.read(_MOST_READ)
+                # The target has the message, whatever becomes of the rest of its answer.
+                limit.reschedule(asyncio.get_running_loop().time() + 2 * _REST)
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    async with asyncio.timeout(_REST):
+                        await response.content.read(_MOST_READ)
                 return None
             return self._failure(status, response.headers)
 
     def _failure(self, status: int, headers: Mapping[str, str]) -> PublishError:
         if status == 410:
             self._disabled.add(self._url, self._clock.now())
-            _log.error("a target is gone, and gets no more messages", extra={"url": self._url})
+            _log.error("a target is gone, and gets no more messages", extra={"url": self._shown})
             return self._gone()
         wait = retry_after(headers.get("Retry-After"), self._clock.now())
         if status in (429, 503) and wait:
             self._not_before = self._clock.monotonic() + min(wait, _LONGEST_WAIT)
         if 300 <= status < 400:
-            return PublishError(f"{self._url} answered {status}; redirects are not followed")
+            return PublishError(f"{self._shown} answered {status}; redirects are not followed")
         if status in _REFUSED:
-            return PublishRefusedError(f"{self._url} refused the message with {status}")
-        return PublishError(f"{self._url} answered {status}")
+            return PublishRefusedError(f"{self._shown} refused the message with {status}")
+        return PublishError(f"{self._shown} answered {status}")
 
     def _gone(self) -> GoneError:
-        return GoneError(f"{self._url} answered 410, and is disabled")
+        return GoneError(f"{self._shown} answered 410, and is disabled")
+
+
+def shown(url: str) -> str:
+    """Returns a URL for people: without its query, which may contain a secret."""
+    return url.partition("#")[0].partition("?")[0]
 
 
 def retry_after(value: str | None, now: float) -> float:

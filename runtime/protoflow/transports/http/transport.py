@@ -59,6 +59,7 @@ class HttpTransport:
         """Notes the groups of each topic, because all must get a message. Nothing is created."""
         for settings in topology.subscriptions:
             self._groups[settings.topic].add(settings.group)
+            self.publisher.dead_letter_topics |= {*settings.dead_letter_topics}
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """See `Transport.submit`; the order is not kept."""
@@ -106,6 +107,7 @@ class HttpTransport:
             except BaseException:
                 self._receiver = None
                 raise
+            self._receiver.expected |= self._paths
         endpoint = self._receiver.endpoint(
             TopicEndpoint(wanted, options, self.settings.clock, store)
         )
@@ -113,14 +115,17 @@ class HttpTransport:
         return endpoint
 
     @property
+    def _paths(self) -> set[str]:
+        base = self.settings.url.path.rstrip("/")
+        return {self.options.endpoint(topic, base).path or "" for topic in self._groups}
+
+    @property
     def _is_local(self) -> bool:
         return self._address is not None and is_loopback(self._address[0])
 
     def _without_target(self, message: Message) -> PublishError | None:
-        for subscription in self._subscriptions:
-            if message.topic in subscription.settings.dead_letter_topics:
-                subscription.refuse(message)
-                return None
+        if any(subscription.refuse(message) for subscription in self._subscriptions):
+            return None
         return self.publisher.drop(message)
 
     async def _leave(self) -> None:
@@ -131,6 +136,7 @@ class HttpTransport:
             endpoint.leave(self._subscriptions)
             if not endpoint.subscriptions:
                 receiver.remove(endpoint)
+        receiver.expected -= self._paths
         self._endpoints.clear()
         self._subscriptions.clear()
         await receiver.leave(self)

@@ -22,8 +22,8 @@ def queue_policy(queue_arn: str, topic_arn: str) -> str:
 
 
 def allows(policy: str, topic_arn: str) -> bool:
-    """Whether the policy of a queue names a topic."""
-    return topic_arn in policy
+    """Whether the policy of a queue names a topic, and not a longer name that begins with it."""
+    return json.dumps(topic_arn) in policy
 
 
 def service_policy(

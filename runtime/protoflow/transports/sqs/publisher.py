@@ -162,7 +162,7 @@ class SqsPublisher:
             try:
                 return await self._publish(topic, batch)
             except TopologyError:
-                if self._connection.settings.topology is not TopologyMode.CREATE:
+                if not self._creates:
                     raise
                 await resources.make_topic(topic)
                 return await self._publish(topic, batch)
@@ -173,13 +173,39 @@ class SqsPublisher:
             if not queue.endswith(".fifo"):
                 entry.pop("MessageGroupId", None)
                 entry.pop("MessageDeduplicationId", None)
-        answer = await self._connection.call(
-            "sqs", "send_message_batch", QueueUrl=await resources.url(queue), Entries=entries
-        )
-        failed: Sequence[Mapping[str, Any]] = answer.get("Failed", ())
+        try:
+            failed = await self._store(queue, entries)
+        except TopologyError:
+            resources.forget(queue)
+            if topic not in resources.kept or not self._creates:
+                raise  # its subscription makes other queues again
+            failed = await self._store_again(queue, entries)
         if topic in resources.kept and await resources.subscribers(topic):
             failed = [*failed, *await self._publish(topic, batch)]  # for the groups that read it
         return failed
+
+    async def _store(
+        self, queue: str, entries: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        answer = await self._connection.call(
+            "sqs", "send_message_batch", QueueUrl=await self._resources.url(queue), Entries=entries
+        )
+        failed: Sequence[Mapping[str, Any]] = answer.get("Failed", ())
+        return failed
+
+    async def _store_again(
+        self, queue: str, entries: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """Stores dead letters in a new queue, because an operator has removed theirs."""
+        try:
+            await self._resources.make_queue(queue)
+        except RefusedError as error:  # AWS makes no queue of a removed one's name for a minute
+            raise TransportError(f"queue {queue} was not made again: {error}") from error
+        return await self._store(queue, entries)
+
+    @property
+    def _creates(self) -> bool:
+        return self._connection.settings.topology is TopologyMode.CREATE
 
     async def _require(self, topic: str) -> None:
         if not await self._resources.subscribers(topic):
@@ -203,10 +229,11 @@ class SqsPublisher:
         if encoded.attributes:
             entry["MessageAttributes"] = encoded.attributes
         if self._options.is_fifo:
-            key = message.key or message.id.encode()  # without a key it waits for nobody
+            # Without a key it waits for nobody. The id of a stranger may be any text.
+            key = message.key or message.id.encode(errors="surrogatepass")
             entry["MessageGroupId"] = _WHOLE if self._options.fifo == "topic" else _id(key)
             unique = message.deduplication_id or message.id
-            entry["MessageDeduplicationId"] = _id(unique.encode())
+            entry["MessageDeduplicationId"] = _id(unique.encode(errors="surrogatepass"))
         elif self._options.fair and message.key:
             entry["MessageGroupId"] = _id(message.key)
         return entry

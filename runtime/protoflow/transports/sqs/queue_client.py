@@ -76,9 +76,8 @@ class QueueClient:
         await self._requests(places, results)
         return results
 
-    async def renew(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
-        """Hides deliveries for another lease; returns those that are not held any more. Raises
-        TransportError: it is not known whether all leases were renewed."""
+    async def renew(self, deliveries: Sequence[Delivery], lease: float) -> list[SettleResult]:
+        """Hides deliveries for another lease; returns for each whether that was done."""
         places: dict[_Place, list[_Entry]] = defaultdict(list)
         for index, each in enumerate(deliveries):
             if isinstance(each.receipt, Claim):  # else it was settled meanwhile
@@ -89,13 +88,7 @@ class QueueClient:
             for index, _ in entries:
                 results[index] = SettleResult.UNKNOWN
         await self._requests(places, results)
-        if SettleResult.UNKNOWN in results:
-            raise TransportError("some leases were not renewed")
-        return [
-            each
-            for each, result in zip(deliveries, results, strict=True)
-            if result is SettleResult.LOST
-        ]
+        return results
 
     async def delete(self, queue: str, handles: Sequence[str]) -> None:
         """Deletes messages. Raises TransportError if one is not deleted."""

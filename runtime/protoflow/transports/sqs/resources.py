@@ -105,7 +105,7 @@ class Resources:
         problems: list[str] = []
         if mode is TopologyMode.CREATE:
             await asyncio.gather(*map(self.make_topic, topics))
-            await asyncio.gather(*map(self._make_queue, map(self.names.dead_letters, kept)))
+            await asyncio.gather(*map(self.make_queue, map(self.names.dead_letters, kept)))
             for found in await asyncio.gather(*map(self.make_group, lasting)):
                 problems += found
         elif mode is TopologyMode.VERIFY:
@@ -136,7 +136,7 @@ class Resources:
     async def make_group(self, settings: SubscriptionSettings) -> Sequence[str]:
         """Creates the queues of a group where they are missing; returns what hinders it."""
         for queue in self.own_queues(settings):
-            await self._make_queue(queue)
+            await self.make_queue(queue)
         queue = self.names.group(settings.topic, settings.group)
         problems, _ = await self.join(settings, queue)
         return problems
@@ -147,7 +147,7 @@ class Resources:
         self._subscribed.pop(settings.topic, None)
         topic, arn = self.topic_arn(settings.topic), self._connection.arn("sqs", queue)
         await self.make_topic(settings.topic)
-        made = await self._make_queue(queue, {"Policy": queue_policy(arn, topic)})
+        made = await self.make_queue(queue, {"Policy": queue_policy(arn, topic)})
         problems = [] if made else await self._policy_problems(queue, topic)
         try:
             found = await self._connection.call(
@@ -185,7 +185,7 @@ class Resources:
         replays = groups if self._options.is_fifo else ()
         return service_policy(publishes, [*groups, *own], [*own, *kept, *replays])
 
-    async def _make_queue(self, queue: str, attributes: Mapping[str, str] | None = None) -> bool:
+    async def make_queue(self, queue: str, attributes: Mapping[str, str] | None = None) -> bool:
         """Creates a queue if it is missing; whether it was."""
         try:
             await self.url(queue)

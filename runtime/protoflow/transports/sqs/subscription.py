@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -125,6 +126,8 @@ class SqsSubscription(QueueSubscription):
 
     async def _fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """Waits until one of the queues has answered; `_poll` hands out what it had."""
+        if self.stopped:  # `stop` waits for the requests that it knows
+            return ()
         for queue in (self.queue, *((self._retries,) if self._retries else ())):
             if queue not in self._polls:
                 self._polls[queue] = self._loop.create_task(self._poll(queue, max_messages))
@@ -166,10 +169,26 @@ class SqsSubscription(QueueSubscription):
         return [results[index] for index in range(len(settlements))]
 
     async def _renew(self, deliveries: Sequence[Delivery]) -> Collection[Delivery]:
-        lost = await self._client.renew(deliveries, self.settings.lease)
+        now = self._clock.monotonic()
+        results = await self._client.renew(deliveries, self.settings.lease)
+        found: dict[SettleResult, list[Delivery]] = defaultdict(list)
+        for each, result in zip(deliveries, results, strict=True):
+            found[result].append(each)
+        if found[SettleResult.UNKNOWN]:
+            self.leases.renewed(found[SettleResult.DONE], now)  # the kit notes all or none
+            raise TransportError("some leases were not renewed")
         if self._solo is not None and not self.stopped:
-            await self._check(self._solo)
-        return lost
+            await self._check_later(self._solo)
+        return found[SettleResult.LOST]
+
+    async def _check_later(self, solo: SoloQueue) -> None:
+        """Looks at the solo queue; what hinders it does not end leases."""
+        try:
+            await self._check(solo)
+        except TopologyError:
+            await self._begin_again()
+        except TransportError:
+            pass  # `health` reports it
 
     async def _check(self, solo: SoloQueue) -> None:
         """Reports messages that must run alone, once they can be taken."""
