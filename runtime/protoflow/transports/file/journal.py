@@ -53,6 +53,8 @@ class Journal:
         """Gives the current state, which no other process changes meanwhile. Changes are applied to
         it at once and written at the end; if that fails, they are forgotten."""
         try:
+            if not os.path.exists(self._file):
+                raise self._gone()
             with self._lock:
                 self._refresh()
                 yield self.state
