@@ -284,6 +284,27 @@ async def test_dead_letters_of_removed_segments(tmp_path: Path) -> None:
         assert len(segments(topic)) <= 2
 
 
+async def test_a_topic_that_was_deleted_and_made_again_gets_readable_messages(
+    tmp_path: Path,
+) -> None:
+    async with opened(url(tmp_path)) as transport, opened(url(tmp_path)) as other:
+        await publish_each(transport, 1)
+        shutil.rmtree(tmp_path / "log" / "t")
+        await publish_each(other, 1)
+        (error,) = await transport.submit(messages(1))
+        assert "was deleted and made again" in str(error)
+        await publish_each(transport, 1)
+        records = other.read_topic("t", start=Start.EARLIEST, follow=False)
+        assert [each.message.id async for each in records] == ["m0", "m0"]
+
+
+async def test_a_broadcast_whose_group_was_deleted_closes(tmp_path: Path) -> None:
+    async with opened(url(tmp_path)) as transport:
+        await transport.subscribe(settings(broadcast=True), Listener())
+        (group,) = (tmp_path / "log" / "t" / "groups").iterdir()
+        shutil.rmtree(group)
+
+
 async def test_a_purge_keeps_what_a_group_of_the_topic_needs(tmp_path: Path) -> None:
     watching = settings(topic="dead", group="watch")
     topology = Topology(subscriptions=(settings(dead_letter_topics=("dead",)), watching))

@@ -72,12 +72,16 @@ class FileLock:
     Args:
         path: the file, which is created if it may be.
         shared: whether several may have it that only read.
+
+    Attributes:
+        renewed: whether the file was deleted, and another is used since.
     """
 
     def __init__(self, path: str, *, shared: bool = False) -> None:
         self._path = path
         self._shared = shared
         self._descriptor: int | None = None
+        self.renewed = False
 
     def __enter__(self) -> None:
         while True:
@@ -88,6 +92,7 @@ class FileLock:
             if self._is_named(self._descriptor):
                 return
             self.close()
+            self.renewed = True
 
     def __exit__(
         self,

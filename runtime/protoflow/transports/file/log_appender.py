@@ -104,6 +104,8 @@ class LogAppender:
 
     def _current(self) -> int:
         """Returns the last segment, after other processes may have appended."""
+        if self.lock.renewed:  # the salt may be another
+            raise FileNotFoundError(f"{self.path} was deleted and made again")
         if self._descriptor is not None:
             if self._is_last(self._descriptor):
                 return self._descriptor

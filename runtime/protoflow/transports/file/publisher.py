@@ -143,7 +143,11 @@ class FilePublisher:
 
     def _append(self, topic: str, parts: Sequence[bytes]) -> Appended:
         appender = self._appender(topic)
-        appended = appender.append(parts, self._context.settings.clock.now())
+        try:
+            appended = appender.append(parts, self._context.settings.clock.now())
+        except FileNotFoundError:  # the topic was deleted; the next time it is made
+            self._appenders.pop(topic).close()
+            raise
         policy = self._context.options.fsync
         if policy == "always":
             appender.sync()

@@ -228,8 +228,9 @@ class Topics:
 
 
 def remove_group(path: str) -> None:
-    """Removes the folder of a group."""
-    _remove(path, os.listdir(path))
+    """Removes the folder of a group, unless it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        _remove(path, os.listdir(path))
 
 
 def _discard(draft: str) -> None:
