@@ -100,6 +100,20 @@ async def test_who_can_claim_nothing_does_not_keep_the_journal(
             assert count == 1 if ordering is Ordering.PER_PARTITION else 1 < count <= most
 
 
+async def test_a_claim_lasts_a_whole_lease(tmp_path: Path) -> None:
+    """Its member has extended its life long ago."""
+    async with opened(url(tmp_path)) as transport:
+        member = await transport.subscribe(settings(lease=60.0), Listener())
+        await transport.submit(messages(2))
+        await ack(member, await take(member))
+        now = transport._context.settings.clock.now()
+        with Journal(member.path).alone() as state:
+            state.change("alive", member.member, now + 1.0)
+        await take(member)
+        with Journal(member.path).alone() as state:
+            assert state.members[member.member] >= now + 60.0
+
+
 def test_a_member_that_claims_nothing_gathers_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,8 @@ from protoflow.transports.file.topics import remove_group
 #: Reads without a message to claim, and the messages of each, before others get the journal.
 _MOST_READS: Final = 5
 _AHEAD: Final = 256
+#: A member lives longer than a claim, so that not every claim has to extend its life.
+_LONGER: Final = 7 / 6
 
 
 class Claim(NamedTuple):
@@ -160,8 +162,8 @@ class FileSubscription(QueueSubscription):
     def _keep_membership(self, state: GroupState, now: float) -> None:
         for member in state.expired(now):
             state.change("gone", member)
-        if self.member not in state.members:
-            state.change("alive", self.member, now + self.settings.lease)
+        if state.members.get(self.member, 0.0) < now + self.settings.lease:  # that of new claims
+            state.change("alive", self.member, now + self.settings.lease * _LONGER)
 
     def _read_more(self, state: GroupState, most: int) -> bool:
         """Reads new messages. Returns False if there are none, or too many or the lane wait."""
@@ -180,8 +182,8 @@ class FileSubscription(QueueSubscription):
         mine = [each for each in found if each.group in (None, self.settings.group)]
         added = [(each.position, _lane(each), each.due) for each in mine if not each.is_marker]
         last = max(found, key=lambda each: each.sequence)  # damaged ones have none
-        sequence = last.sequence or state.sequence
-        state.change("read", found[-1].end, sequence, found[-1].time, added)
+        end, time = found[-1].end, found[-1].time
+        state.change("read", end, last.sequence or state.sequence, time, added)
         self._read = {each.position: each for each in mine}
         return True
 
@@ -207,8 +209,7 @@ class FileSubscription(QueueSubscription):
         )
 
     def _settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleResult]:
-        lost, done = SettleResult.LOST, SettleResult.DONE
-        now = self._clock.now()
+        lost, done, now = SettleResult.LOST, SettleResult.DONE, self._clock.now()
         try:
             with self._journal.alone() as state:
                 results = [
@@ -257,9 +258,8 @@ class FileSubscription(QueueSubscription):
         with self._journal.alone() as state:
             if not self._holds(state, claim):
                 return False
-            entry = state.entries[claim.position]
-            if entry.marks or more:
-                state.change("mark", claim.position, entry.marks + 1 if more else 0)
+            if (marks := state.entries[claim.position].marks) or more:
+                state.change("mark", claim.position, marks + 1 if more else 0)
         if more and self._context.options.fsync != "never":
             self._journal.sync()
         return True
