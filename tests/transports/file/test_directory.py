@@ -8,6 +8,7 @@ import resource
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from protoflow.contract.spec import Start
 from protoflow.errors import ConfigError, ConnectionFailedError, PublishError, TransportError
 from protoflow.message import Message
-from protoflow.transport import Topology
+from protoflow.transport import Topology, TopologyMode
 
 from tests.transports.file.logs import segments
 from tests.transports.harness import Listener, ack, make, messages, opened, settings, take
@@ -67,9 +68,7 @@ async def test_foreign_files_are_ignored(tmp_path: Path) -> None:
         await ack(subscription, await take(subscription, 3))
 
 
-def transport_mode() -> Any:
-    from protoflow.transport import TopologyMode
-
+def transport_mode() -> TopologyMode:
     return TopologyMode.CREATE
 
 
@@ -204,8 +203,8 @@ async def test_retention_keeps_what_a_group_needs(tmp_path: Path) -> None:
         assert len(await take(subscription, 5)) == 5
 
 
-async def publish_each(transport: Any, count: int) -> None:
-    for message in messages(count):
+async def publish_each(transport: Any, count: int, topic: str = "t") -> None:
+    for message in messages(count, topic):
         assert not any(await transport.submit([message]))
 
 
@@ -283,6 +282,71 @@ async def test_dead_letters_of_removed_segments(tmp_path: Path) -> None:
         assert await transport.dead_letters.clear("dead") == 3
         assert await transport.dead_letters.count("dead") == 0
         assert len(segments(topic)) <= 2
+
+
+async def test_a_topic_that_was_deleted_and_made_again_gets_readable_messages(
+    tmp_path: Path,
+) -> None:
+    async with opened(url(tmp_path)) as transport, opened(url(tmp_path)) as other:
+        await publish_each(transport, 1)
+        shutil.rmtree(tmp_path / "log" / "t")
+        await publish_each(other, 1)
+        (error,) = await transport.submit(messages(1))
+        assert "was deleted and made again" in str(error)
+        await publish_each(transport, 1)
+        records = other.read_topic("t", start=Start.EARLIEST, follow=False)
+        assert [each.message.id async for each in records] == ["m0", "m0"]
+
+
+async def test_a_broadcast_whose_group_was_deleted_closes(tmp_path: Path) -> None:
+    async with opened(url(tmp_path)) as transport:
+        await transport.subscribe(settings(broadcast=True), Listener())
+        (group,) = (tmp_path / "log" / "t" / "groups").iterdir()
+        shutil.rmtree(group)
+
+
+async def test_a_purge_keeps_what_a_group_of_the_topic_needs(tmp_path: Path) -> None:
+    watching = settings(topic="dead", group="watch")
+    topology = Topology(subscriptions=(settings(dead_letter_topics=("dead",)), watching))
+    async with opened(url(tmp_path, segment_bytes=300)) as transport:
+        await transport.ensure(topology, transport_mode())
+        await publish_each(transport, 12, topic="dead")
+        assert await transport.dead_letters.clear("dead") == 12
+        assert await transport.dead_letters.count("dead") == 0
+        subscription = await transport.subscribe(watching, Listener())
+        batch = await take(subscription, 12)
+        assert [each.message.id for each in batch] == [f"m{number}" for number in range(12)]
+
+
+@pytest.mark.parametrize("mode", [TopologyMode.CREATE, TopologyMode.NONE])
+async def test_retention_spares_dead_letters_in_a_topic_that_was_made_before(
+    tmp_path: Path, mode: TopologyMode
+) -> None:
+    small = url(tmp_path, segment_bytes=300, retention_bytes=500)
+    async with opened(small) as transport:
+        await publish_each(transport, 1, topic="dead")
+        topology = Topology(subscriptions=(settings(dead_letter_topics=("dead",)),))
+        await transport.ensure(topology, mode)
+        await publish_each(transport, 12, topic="dead")
+        assert await transport.dead_letters.count("dead") == 13
+    if mode is TopologyMode.CREATE:  # other processes know it from the file
+        async with opened(small) as transport:
+            await publish_each(transport, 12, topic="dead")
+            assert await transport.dead_letters.count("dead") == 25
+
+
+@pytest.mark.parametrize("age", [0, 3600])
+async def test_a_broadcast_that_was_killed_before_it_read_is_removed(
+    tmp_path: Path, age: int
+) -> None:
+    groups = tmp_path / "log" / "t" / "groups"
+    async with opened(url(tmp_path)) as killed, opened(url(tmp_path)) as transport:
+        await killed._context.consume(killed._topics.join, settings(broadcast=True))
+        (left,) = groups.iterdir()
+        then = time.time() - age
+        os.utime(left / "journal", (then, then))
+        await transport.subscribe(settings(broadcast=True), Listener())
+        assert left.exists() == (age == 0)
 
 
 @pytest.mark.parametrize(

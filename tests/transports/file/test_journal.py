@@ -109,6 +109,28 @@ def test_a_long_journal_is_replaced_by_its_state(
     assert current(journal)[2] == [300, 300, 0.0]
 
 
+def test_a_change_is_kept_even_if_the_journal_cannot_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a member would hold claims that it knows nothing of."""
+    journal = made(tmp_path)
+    work(journal)
+    monkeypatch.setattr(journals, "_LONG", 1)
+    monkeypatch.setattr(journals, "_MUCH", 0)
+    for name in ("replace_file", "open_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(journals, name, failing)
+            with journal.alone() as state:
+                state.change("alive", name, 1.0)
+        assert current(journal) == current(Journal(journal.path))
+        with journal.alone() as state:
+            assert name in state.members
+
+
+def failing(*_: object) -> None:
+    raise OSError("too many open files")
+
+
 def test_a_change_that_cannot_be_written_is_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

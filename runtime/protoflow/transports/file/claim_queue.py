@@ -42,7 +42,8 @@ class ClaimQueue:
     def has_work(self, state: GroupState, now: float) -> bool:
         """Whether `next` may return another answer than the last time."""
         due = bool(self._due) and self._due[0][0] <= now
-        return state is not self._state or bool(state.touched or self._ready) or due
+        touched = state.all_touched or bool(state.touched)
+        return state is not self._state or touched or bool(self._ready) or due
 
     def waiting(self, now: float) -> float | None:
         """Returns the seconds until the next message is due; None: none waits for its time."""
@@ -56,8 +57,8 @@ class ClaimQueue:
         self._held: dict[int, set[int]] = {}
 
     def _update(self, state: GroupState, now: float) -> None:
-        if state is not self._state:
-            self._state = state
+        if state is not self._state or state.all_touched:
+            self._state, state.all_touched = state, False
             self._reset()
             state.touched = [*state.entries]
         touched, state.touched = state.touched, []

@@ -116,9 +116,9 @@ class FileDeadLetterStore:
         return known.read()
 
     def _drop_segments(self, topic: str) -> None:
-        """Removes the first segments, as long as no dead letter in them waits."""
+        """Removes the first segments, unless dead letters in them wait or a group needs them."""
         path, positions = self.topics.folder(topic), self._read(topic)
-        low = positions[0] if positions else self._waiting[topic].cursor
+        low = min(*positions[:1], self._waiting[topic].cursor, self.topics.needed(topic))
         found = bases(path)
         for base, following in pairwise(found):
             if following > low or following >= self._waiting[topic].cursor:

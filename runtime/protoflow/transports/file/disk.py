@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import uuid
 from types import TracebackType
 from typing import Final
 
@@ -43,9 +44,9 @@ def read_file(path: str) -> bytes:
         os.close(descriptor)
 
 
-def replace_file(path: str, data: bytes) -> None:
-    """Writes a file that appears as a whole."""
-    draft = f"{path}.new"
+def replace_file(path: str, data: bytes, *, alone: bool = True) -> None:
+    """Writes a file that appears as a whole; `alone` says that a lock keeps others from it."""
+    draft = f"{path}.new" if alone else f"{path}.{uuid.uuid4().hex}"
     descriptor = open_file(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     try:
         write_all(descriptor, data)
@@ -71,18 +72,27 @@ class FileLock:
     Args:
         path: the file, which is created if it may be.
         shared: whether several may have it that only read.
+
+    Attributes:
+        renewed: whether the file was deleted, and another is used since.
     """
 
     def __init__(self, path: str, *, shared: bool = False) -> None:
         self._path = path
         self._shared = shared
         self._descriptor: int | None = None
+        self.renewed = False
 
     def __enter__(self) -> None:
-        if self._descriptor is None:
-            flags = os.O_RDONLY if self._shared else os.O_RDWR | os.O_CREAT
-            self._descriptor = open_file(self._path, flags)
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX)
+        while True:
+            if self._descriptor is None:
+                flags = os.O_RDONLY if self._shared else os.O_RDWR | os.O_CREAT
+                self._descriptor = open_file(self._path, flags)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX)
+            if self._is_named(self._descriptor):
+                return
+            self.close()
+            self.renewed = True
 
     def __exit__(
         self,
@@ -92,6 +102,12 @@ class FileLock:
     ) -> None:
         assert self._descriptor is not None  # noqa: S101  it was entered
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _is_named(self, descriptor: int) -> bool:
+        """Whether others that open the path get the same file; it may have been deleted."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        return False
 
     def close(self) -> None:
         """Closes the file."""

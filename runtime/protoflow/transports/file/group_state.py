@@ -9,6 +9,8 @@ from typing import Any, Final
 from protoflow.errors import TransportError
 
 _VERSION: Final = 1
+#: The number of touched positions above which looking at all entries is better.
+_MOST_TOUCHED: Final = 10_000
 _NAMES: Final = frozenset(
     ("state", "read", "move", "alive", "gone", "claim", "ack", "back", "mark")
 )
@@ -51,6 +53,7 @@ class GroupState:
         entries: what is not settled, by position.
         members: until when each member lives, in seconds since the epoch.
         touched: the positions whose entries were changed; their reader clears it.
+        all_touched: whether there were too many, and any entry may be changed; so, too.
     """
 
     def __init__(self) -> None:
@@ -60,6 +63,7 @@ class GroupState:
         self.entries: dict[int, Entry] = {}
         self.members: dict[str, float] = {}
         self.touched: list[int] = []
+        self.all_touched = False
         self._claims = 0
         self._changes: list[Any] = []
 
@@ -87,6 +91,9 @@ class GroupState:
         """Makes the changes of a journal again."""
         for name, *arguments in changes:
             self._method(name)(*arguments)
+        if len(self.touched) > _MOST_TOUCHED:  # a member that claims nothing would gather them
+            self.touched.clear()
+            self.all_touched = True
 
     def taken_changes(self) -> list[Any]:
         """Returns the changes that are not in the journal yet."""

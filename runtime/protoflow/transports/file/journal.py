@@ -53,6 +53,8 @@ class Journal:
         """Gives the current state, which no other process changes meanwhile. Changes are applied to
         it at once and written at the end; if that fails, they are forgotten."""
         try:
+            if not os.path.exists(self._file):
+                raise self._gone()
             with self._lock:
                 self._refresh()
                 yield self.state
@@ -154,12 +156,13 @@ class Journal:
     def _replace(self) -> None:
         """Writes a shorter file. If that fails, the long one stays: what was asked for is done."""
         assert self._descriptor is not None  # noqa: S101  it was opened before
+        self._whole = self._size
         with contextlib.suppress(OSError):
             replace_file(self._file, _packed(0, [self.state.snapshot()]))
-        os.close(self._descriptor)
-        self._descriptor = open_file(self._file, os.O_RDWR | os.O_APPEND)
-        found = os.fstat(self._descriptor)
-        self._inode, self._size, self._whole = found.st_ino, found.st_size, found.st_size
+            opened = open_file(self._file, os.O_RDWR | os.O_APPEND)
+            os.close(self._descriptor)
+            self._descriptor, found = opened, os.fstat(opened)
+            self._inode, self._size, self._whole = found.st_ino, found.st_size, found.st_size
 
     def _gone(self) -> TopologyError:
         return TopologyError(f"group {self.path} has no journal; start once with topology create")

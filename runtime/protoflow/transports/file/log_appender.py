@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from protoflow.transports.file import frames, records
 from protoflow.transports.file.disk import (
@@ -18,6 +19,14 @@ from protoflow.transports.file.disk import (
 from protoflow.transports.file.log_reader import LOCK, bases, last_record, segment
 
 _log = logging.getLogger("protoflow.transports.file")
+
+
+class Appended(NamedTuple):
+    """How many records were appended, why not all, and whether a segment was begun."""
+
+    written: int
+    error: OSError | None
+    begun: bool
 
 
 class LogAppender:
@@ -40,29 +49,29 @@ class LogAppender:
         self._base = self._size = self._sequence = 0
         self._time = 0.0
 
-    def append(self, parts: Sequence[bytes], now: float) -> bool:
-        """Appends records, all or none, and returns whether a segment was begun. Raises OSError."""
+    def append(self, parts: Sequence[bytes], now: float) -> Appended:
+        """Appends records; if the disk is full, only the first of them. Raises OSError."""
         with self.lock:
             descriptor = self._current()
             begun = self._size >= self._segment_bytes
             if begun:
                 descriptor = self._begin(self._base + self._size)
             time = max(now, self._time)
-            position, sequence = self._base + self._size, self._sequence
-            packed: list[bytes] = []
-            for part in parts:
-                sequence += 1
-                packed.append(frames.pack(self._salt, position, records.body(sequence, time, part)))
-                position += len(packed[-1])
+            end, packed, ends = self._base + self._size, [], []
+            for sequence, part in enumerate(parts, self._sequence + 1):
+                packed.append(frames.pack(self._salt, end, records.body(sequence, time, part)))
+                end += len(packed[-1])
+                ends.append(end - self._base)
+            error = None
             try:
                 write_all(descriptor, b"".join(packed))
-            except OSError:
-                with contextlib.suppress(OSError):  # otherwise the next appender heals the tail
-                    os.ftruncate(descriptor, self._size)
-                raise
-            self._size = position - self._base
-            self._sequence, self._time = sequence, time
-        return begun
+            except OSError as failure:
+                error = failure
+                ends = self._whole(descriptor, ends)
+            if ends:
+                self._size, self._time = ends[-1], time
+                self._sequence += len(ends)
+        return Appended(len(ends), error, begun)
 
     def sync(self) -> None:
         """Writes what was appended to the disk."""
@@ -79,6 +88,15 @@ class LogAppender:
         self.lock.close()
         self._close_segment()
 
+    def _whole(self, descriptor: int, ends: Sequence[int]) -> list[int]:
+        """Keeps the records that were written whole, for a reader may have seen them: their places
+        must not get other messages. Returns their ends."""
+        size = os.fstat(descriptor).st_size
+        kept = [end for end in ends if end <= size]
+        with contextlib.suppress(OSError):  # otherwise the next appender heals the tail
+            os.ftruncate(descriptor, kept[-1] if kept else self._size)
+        return kept
+
     def _close_segment(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -86,6 +104,8 @@ class LogAppender:
 
     def _current(self) -> int:
         """Returns the last segment, after other processes may have appended."""
+        if self.lock.renewed:  # the salt may be another
+            raise FileNotFoundError(f"{self.path} was deleted and made again")
         if self._descriptor is not None:
             if self._is_last(self._descriptor):
                 return self._descriptor
@@ -97,6 +117,8 @@ class LogAppender:
         self._base = found[-1]
         self._descriptor = open_file(segment(self.path, self._base), os.O_RDWR | os.O_APPEND)
         self._size = os.fstat(self._descriptor).st_size
+        if not self._size and self._durable:  # who began it may have been killed before that
+            sync_folder(self.path)
         self._read_last(found)
         return self._descriptor
 

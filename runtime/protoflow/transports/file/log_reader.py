@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Final
 
 from protoflow.errors import TransportError
@@ -68,7 +68,10 @@ class LogReader:
 
     def has(self, position: int) -> bool:
         """Whether there may be a record at a position."""
-        return self._open(position) is not None or position < max(bases(self.path), default=0)
+        try:
+            return self._open(position) is not None or position < max(bases(self.path), default=0)
+        except LostPositionError:
+            return True  # `read` says it
 
     def read(self, position: int, most: int = 1024) -> list[Record]:
         """Returns the next records, at most `most`; none at the end. Raises LostPositionError."""
@@ -115,7 +118,7 @@ class LogReader:
     def at_time(self, time: float) -> int:
         """Returns the position of the first record that was published at a time or later."""
         found = bases(self.path)
-        after = bisect_right(found, time, key=self._time_of)
+        after = bisect_left(found, time, key=self._time_of)
         position = found[after - 1] if after else self.first()
         while read := self.read(position):
             for record in read:
@@ -152,9 +155,7 @@ class LogReader:
         after = bisect_right(found, position)
         if not after:
             if found or position:
-                raise LostPositionError(
-                    f"position {position} is not kept any more; the first is {self.first()}"
-                )
+                raise self._lost(position)
             return None
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -167,6 +168,8 @@ class LogReader:
     def _missing(self, position: int) -> list[Record]:
         """The bytes between the end of a segment and the beginning of the next."""
         found = bases(self.path)
+        if found and position < found[0]:
+            raise self._lost(position)
         if found and position < found[-1]:
             following = found[bisect_right(found, position)]
             return [self._record(position, following, b"", "bytes are missing")]
@@ -186,6 +189,11 @@ class LogReader:
         end = following[0] if found is None else position + found
         return [self._record(position, end, data[: end - position], "the checksum is wrong")]
 
+    def _lost(self, position: int) -> LostPositionError:
+        return LostPositionError(
+            f"position {position} is not kept any more; the first is {self.first()}"
+        )
+
     def _record(self, position: int, end: int, data: bytes, why: str) -> Record:
         damage = f"{segment(self.path, self._base)}: {why} from byte {position - self._base} on"
         if position not in self._reported:
@@ -201,7 +209,7 @@ def last_record(path: str, base: int, salt: int, size: int) -> Record | None:
     """Returns the record that ends with the first `size` bytes of a file, if it is whole."""
     descriptor = open_file(path, os.O_RDONLY)
     try:
-        if size < frames.EXTRA:
+        if not frames.EXTRA <= size <= os.fstat(descriptor).st_size:
             return None
         length = frames.last_length(os.pread(descriptor, frames.TAIL, size - frames.TAIL))
         start = size - length

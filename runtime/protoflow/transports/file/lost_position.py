@@ -21,19 +21,30 @@ def verify(
     """Checks that the topic still has what the group has read last and what it has not settled.
     Raises TransportError."""
     first, end = reader.first(), reader.end()
-    if state.low < first and state.cursor >= first:
+    if state.low < first <= state.cursor:
         reason = f"messages before position {first} are not kept any more"
         _check_policy(settings, subscription, reason)
         gone = [each for each in state.entries if each < first]
         state.change("ack", gone)
         _warn(subscription, reason, state)
-    before = reader.previous(state.cursor) if first < state.cursor <= end else None
-    if state.cursor > end:
+    if state.cursor < first:
+        reason = f"messages before position {first} are not kept any more"
+        go_on(settings, reader, state, subscription, reason)
+    elif state.cursor > end:
         reason = f"the topic ends at {end}, before the position {state.cursor} of the group"
         go_on(settings, reader, state, subscription, reason)
-    elif before is not None and state.time and before.time != state.time:
+    elif state.time and not _has_last(reader, state, end):
         reason = f"another message than before ends at the position {state.cursor} of the group"
         go_on(settings, reader, state, subscription, reason)
+
+
+def _has_last(reader: LogReader, state: GroupState, end: int) -> bool:
+    """Whether what was read last still ends at the position. It may be damaged by now, or removed;
+    then the position is right if it is the end, or a whole record follows."""
+    if (before := reader.previous(state.cursor)) is not None:
+        return before.time == state.time
+    following = reader.read(state.cursor, 1)
+    return following[0].damage is None if following else state.cursor == end
 
 
 def go_on(

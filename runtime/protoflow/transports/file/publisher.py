@@ -12,7 +12,7 @@ from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
 from protoflow.transports.file.context import FileContext
-from protoflow.transports.file.log_appender import LogAppender
+from protoflow.transports.file.log_appender import Appended, LogAppender
 from protoflow.transports.file.records import encode
 from protoflow.transports.file.topics import Topics
 
@@ -73,7 +73,9 @@ class FilePublisher:
 
     async def append(self, topic: str, parts: Sequence[bytes]) -> None:
         """Appends records that are no messages. Raises TransportError."""
-        await self._context.publish(self._append, topic, parts)
+        written = await self._context.publish(self._append, topic, parts)
+        if written.error is not None:
+            raise _as_publish_error(written.error)
 
     async def look(self) -> None:
         """Removes old segments of the topics that were written to here."""
@@ -118,34 +120,42 @@ class FilePublisher:
             by_topic[each.message.topic].append(each)
         for topic, items in by_topic.items():
             for lot in _lots(items):
-                error: PublishError | None = None
+                written, error = 0, None
                 try:
-                    await self._context.publish(self._append_messages, topic, lot)
+                    written, failed, _ = await self._context.publish(
+                        self._append_messages, topic, lot
+                    )
+                    error = None if failed is None else _as_publish_error(failed)
                 except Exception as failure:
                     error = _as_publish_error(failure)
                 self.problem = None if isinstance(error, PublishRefusedError | None) else str(error)
-                for each in lot:
-                    each.submission.done(each.place, error)
+                for index, each in enumerate(lot):
+                    each.submission.done(each.place, None if index < written else error)
 
     # What follows runs in the thread for publishing.
 
-    def _append_messages(self, topic: str, lot: Sequence[_Outgoing]) -> None:
+    def _append_messages(self, topic: str, lot: Sequence[_Outgoing]) -> Appended:
         if self._context.settings.require_subscriber and not (
             self._topics.exists(topic) and self._topics.journals(topic)
         ):
             raise PublishRefusedError(f"no group consumes {topic}, and require_subscriber is set")
-        self._append(topic, [each.part for each in lot])
+        return self._append(topic, [each.part for each in lot])
 
-    def _append(self, topic: str, parts: Sequence[bytes]) -> None:
+    def _append(self, topic: str, parts: Sequence[bytes]) -> Appended:
         appender = self._appender(topic)
-        begun = appender.append(parts, self._context.settings.clock.now())
+        try:
+            appended = appender.append(parts, self._context.settings.clock.now())
+        except FileNotFoundError:  # the topic was deleted; the next time it is made
+            self._appenders.pop(topic).close()
+            raise
         policy = self._context.options.fsync
         if policy == "always":
             appender.sync()
         elif policy == "interval":
             self._unsynced.add(appender)
-        if begun:
+        if appended.begun:
             self._drop_old_segments(topic)
+        return appended
 
     def _appender(self, topic: str) -> LogAppender:
         if (known := self._appenders.get(topic)) is None:

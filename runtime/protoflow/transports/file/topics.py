@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import time
 import uuid
@@ -34,6 +35,7 @@ from protoflow.transports.file.log_appender import LogAppender
 from protoflow.transports.file.log_reader import LogReader, bases, segment
 
 _FORMAT: Final = "format"
+_DRAFT: Final = re.compile(rf"{_FORMAT}\.[0-9a-f]{{32}}\Z")
 _VERSION: Final = 1
 _TOPIC: Final = "topic.json"
 _GROUPS: Final = "groups"
@@ -47,6 +49,7 @@ class Topics:
     def __init__(self, context: FileContext) -> None:
         self._context = context
         self._root = context.root
+        self._kept: set[str] = set()
 
     def open(self) -> None:
         """Creates the directory, or checks that it is one of ours. Raises ConnectionFailedError."""
@@ -54,12 +57,14 @@ class Topics:
             make_folder(self._root)
             path = f"{self._root}/{_FORMAT}"
             if not os.path.exists(path):
-                if os.listdir(self._root) and not os.path.exists(path):
+                # Others that open it now have drafts of the file there.
+                others = [each for each in os.listdir(self._root) if not _DRAFT.match(each)]
+                if others and not os.path.exists(path):
                     raise ConnectionFailedError(
                         f"{self._root} has other files and no file {_FORMAT}; name an empty"
                         " directory in the URL"
                     )
-                replace_file(path, json.dumps({"version": _VERSION}).encode())
+                replace_file(path, json.dumps({"version": _VERSION}).encode(), alone=False)
             version = _read(path).get("version")
         except (OSError, TransportError) as error:
             raise ConnectionFailedError(f"cannot use {self._root}: {error}") from error
@@ -73,10 +78,11 @@ class Topics:
         """Makes or verifies topics and groups. Raises TopologyError."""
         joined = [each for each in topology.subscriptions if not each.broadcast]
         kept = {name for each in topology.subscriptions for name in each.dead_letter_topics}
+        self._kept |= kept
         wanted = {*topology.topics, *(each.topic for each in topology.subscriptions)}
         if mode is TopologyMode.CREATE:
             for topic in sorted(wanted | kept):
-                self.make(topic, keeps_dead_letters=topic in kept)
+                self.make(topic)
             for each in joined:
                 self.join(each)
             return
@@ -103,10 +109,11 @@ class Topics:
         """Returns the folder of a group."""
         return f"{self.folder(topic)}/{_GROUPS}/{names.folder(group)}"
 
-    def make(self, topic: str, *, keeps_dead_letters: bool = False) -> None:
-        """Creates a topic, unless it exists."""
+    def make(self, topic: str) -> None:
+        """Creates a topic, unless it exists, and notes whether it keeps dead letters."""
         path = self.folder(topic)
         if self.exists(topic):
+            self._note_dead_letters(topic)
             return
         draft = f"{self._root}/.{uuid.uuid4().hex}"
         make_folder(f"{draft}/{_GROUPS}")
@@ -114,7 +121,7 @@ class Topics:
             "version": _VERSION,
             "topic": topic,
             "salt": secrets.randbits(64),
-            "keeps_dead_letters": keeps_dead_letters,
+            "keeps_dead_letters": topic in self._kept,
         }
         replace_file(f"{draft}/{_TOPIC}", json.dumps(settings).encode())
         try:
@@ -123,6 +130,7 @@ class Topics:
             if not self.exists(topic):  # another process has made it
                 raise
             _discard(draft)
+            self._note_dead_letters(topic)
         sync_folder(self._root)
 
     def reader(self, topic: str) -> LogReader:
@@ -164,11 +172,13 @@ class Topics:
     def drop_old_segments(self, topic: str) -> None:
         """Removes segments as the options say; the last that has messages always stays."""
         path, options = self.folder(topic), self._context.options
-        if self._settings(topic).get("keeps_dead_letters"):
+        if not options.retention and not options.retention_bytes:
+            return
+        if topic in self._kept or self._settings(topic).get("keeps_dead_letters"):
             return
         found = bases(path)
         sizes = {base: os.stat(segment(path, base)).st_size for base in found}
-        needed = self._needed(topic)
+        needed = self.needed(topic)
         oldest, total = time.time() - options.retention, sum(sizes.values())
         for base, following in pairwise(found):
             too_many = 0 < options.retention_bytes < total
@@ -180,7 +190,7 @@ class Topics:
             os.unlink(file)
             total -= sizes[base]
 
-    def _needed(self, topic: str) -> float:
+    def needed(self, topic: str) -> float:
         """Returns the first position that a group needs."""
         if self._context.options.retention_before_groups:
             return float("inf")
@@ -193,8 +203,16 @@ class Topics:
             if names.is_broadcast(os.path.basename(journal.path)):
                 with contextlib.suppress(OSError, TransportError):  # it was removed meanwhile
                     state = journal.read()
-                    if state.members and len(state.expired(ended)) == len(state.members):
+                    written = os.stat(f"{journal.path}/{JOURNAL}").st_mtime
+                    idle = time.time() - written > _FORGOTTEN * lease
+                    if len(state.expired(ended)) == len(state.members) and (state.members or idle):
                         remove_group(journal.path)
+
+    def _note_dead_letters(self, topic: str) -> None:
+        """A topic that was made for messages may keep dead letters later."""
+        if topic in self._kept and not (settings := self._settings(topic))["keeps_dead_letters"]:
+            noted = json.dumps({**settings, "keeps_dead_letters": True}).encode()
+            replace_file(f"{self.folder(topic)}/{_TOPIC}", noted, alone=False)
 
     def _salt(self, topic: str) -> int:
         return int(self._settings(topic)["salt"])
@@ -210,8 +228,9 @@ class Topics:
 
 
 def remove_group(path: str) -> None:
-    """Removes the folder of a group."""
-    _remove(path, os.listdir(path))
+    """Removes the folder of a group, unless it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        _remove(path, os.listdir(path))
 
 
 def _discard(draft: str) -> None:
