@@ -30,7 +30,12 @@ _BYTES = 16 * 1024 * 1024
 @settings.connects
 @settings.reads_contract
 @settings.prints_json
-@click.option("--from", "start", default="latest", metavar="earliest|latest|TIME")
+@click.option(
+    "--from",
+    "start",
+    metavar="earliest|latest|TIME",
+    help="Begin there; by default at the latest message, with --no-follow at the earliest.",
+)
 @click.option(
     "--where", multiple=True, metavar="FIELD=VALUE", help="Show only messages with this value."
 )
@@ -42,7 +47,7 @@ def command(
     config_file: str | None,
     contract_name: str | None,
     as_json: bool,
-    start: str,
+    start: str | None,
     where: tuple[str, ...],
     number: int | None,
     follow: bool,
@@ -57,7 +62,16 @@ def command(
     conditions = [_condition(text, catalog) for text in where]
     physical = plan.topic_named(topic, catalog, config)
     asyncio.run(
-        _tail(config, physical, _start(start), follow, catalog, conditions, number, as_json)
+        _tail(
+            config,
+            physical,
+            _start(start or ("latest" if follow else "earliest")),
+            follow,
+            catalog,
+            conditions,
+            number,
+            as_json,
+        )
     )
 
 
