@@ -124,7 +124,7 @@ def test_without_a_terminal_a_change_needs_yes(shop: Project) -> None:
     (id,) = _fail(shop, 1)
     done = shop("dlq", "purge", id)
     assert done.code == 2
-    assert "say --yes" in done.err
+    assert "give --yes" in done.err
     assert len(_dead(shop)) == 1
 
 

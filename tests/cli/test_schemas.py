@@ -18,6 +18,9 @@ WITHOUT = {
     "dev": "it goes on until it is stopped; --log-format json",
     "dashboard": "it serves pages until it is stopped",
     "dlq-export": "it writes JSON to a file, which has a schema",
+    "export-k8s": "it prints YAML for kubectl",
+    "export-keda": "it prints YAML for kubectl",
+    "export-systemd": "it prints a unit of systemd",
 }
 #: Commands that act on a running service: tests/cli/test_control.py runs them.
 CONTROL = {"pause", "resume", "drain"}
