@@ -1,7 +1,7 @@
 #!/bin/sh
 # All tests, in two parts. First, one at a time for each broker, those whose brokers evict or expire
 # what does not answer within a second or two: they wait most of the time, each for its own broker.
-# Tests without a broker use the processors meanwhile, at the lowest priority. Then everything else
+# Tests without a broker use the processors meanwhile, at a low priority. Then everything else
 # at once (loadgroup hands out case by case).
 #
 # Tests kill processes and brokers and wait for what happens then, so on a loaded machine one may
@@ -45,7 +45,7 @@ for name in $alone; do
     at_once="" files="tests/transports/$name"
     begin "$name"
 done
-at_once="--numprocesses 2 --dist loadgroup --max-worker-restart 0" priority="nice -n 19" files=""
+at_once="--numprocesses 2 --dist loadgroup --max-worker-restart 0" priority="nice -n 10" files=""
 for name in $without; do files="$files tests/$name"; done
 begin without
 # A run that is ended takes these with it.
