@@ -57,8 +57,8 @@ class Case:
 
 
 @pytest.fixture(
-    # NATS core delivers at most once: it has neither retries nor dead letters.
-    params=[target for target in TARGETS.values() if target.name != "nats"],
+    # NATS core and HTTP keep neither retries nor dead letters.
+    params=[target for target in TARGETS.values() if target.name not in ("nats", "http")],
     ids=lambda target: target.name,
 )
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
