@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from protoflow.cli.export.grace import grace_period
 from protoflow.config import Config
 from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import ConfigError
@@ -16,8 +17,8 @@ Manifest = dict[str, Any]
 
 #: The port of the probes and pages, and that of the metrics, if the settings name none.
 _HTTP_PORT, _METRICS_PORT = 8080, 9090
-#: Kubernetes kills the process this many seconds after the shutdown had to be over.
-_MARGIN = 10
+#: Seconds for a start beyond `connect_timeout`.
+_START = 10
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,51}[a-z0-9])?")
 _CONFIG_DIR, _CONFIG_FILE = "/etc/protoflow", "protoflow.toml"
 
@@ -96,7 +97,7 @@ def _labels(workload: Workload) -> Mapping[str, str]:
 
 def _deployment(workload: Workload, config: Config) -> Manifest:
     pod: Manifest = {
-        "terminationGracePeriodSeconds": math.ceil(config.shutdown_timeout) + _MARGIN,
+        "terminationGracePeriodSeconds": grace_period(config),
         "automountServiceAccountToken": False,
         "securityContext": {
             "runAsNonRoot": True,
@@ -133,7 +134,7 @@ def _container(workload: Workload, config: Config) -> Manifest:
         "env": [*_environment(workload, ports)],
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
         # The first start may wait for the broker for as long as `connect_timeout`.
-        "startupProbe": _probe("/healthz", 1, math.ceil(config.connect_timeout) + _MARGIN),
+        "startupProbe": _probe("/healthz", 1, math.ceil(config.connect_timeout) + _START),
         "livenessProbe": _probe("/healthz", 10, 3),
         "readinessProbe": _probe("/readyz", 5, 2),
         "resources": {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
+from protoflow.cli.export.grace import grace_period
 from protoflow.config import Config
 
 _UNIT = """\
@@ -18,7 +18,7 @@ Wants=network-online.target
 EnvironmentFile=/etc/{name}/environment
 {config}WorkingDirectory=/opt/{name}
 ExecStart=/opt/{name}/.venv/bin/protoflow run {target} --log-format json
-# SIGTERM drains: running handlers finish, and what they did not begin goes to other processes.
+# SIGTERM drains: running handlers finish, and all other messages go back to the broker.
 KillSignal=SIGTERM
 TimeoutStopSec={stop}
 Restart=on-failure
@@ -33,12 +33,10 @@ PrivateTmp=yes
 [Install]
 WantedBy=multi-user.target
 """
-#: systemd kills the process this many seconds after the shutdown had to be over.
-_MARGIN = 10
 
 
 def unit(name: str, target: str, config: Config, config_file: Path | None) -> str:
     """Returns the unit of a service in `/opt/NAME`."""
     setting = f"Environment=PROTOFLOW_CONFIG=/etc/{name}/protoflow.toml\n" if config_file else ""
-    stop = math.ceil(config.shutdown_timeout) + _MARGIN
+    stop = grace_period(config)
     return _UNIT.format(name=name, target=target, config=setting, stop=stop)
