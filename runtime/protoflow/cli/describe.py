@@ -27,7 +27,8 @@ def command(
     """Show each handler with its topic, group, policy and dead-letter topic."""
     config = settings.config_of(transport, config_file)
     found = plan.planned(contract.load(contract_name), config)
-    rows = [_row(handler, config) for handler in found.handlers]
+    routes = Routes(config)
+    rows = [_row(handler, config, routes) for handler in found.handlers]
     if mermaid:
         _print_mermaid(rows, found.published)
     elif as_json:
@@ -42,7 +43,7 @@ def command(
             click.echo(f"published only: {topic}")
 
 
-def _row(handler: HandlerPlan, config: Config) -> dict[str, Any]:
+def _row(handler: HandlerPlan, config: Config, routes: Routes) -> dict[str, Any]:
     registration, policy = handler.registration, handler.policy
     publishes = plan.topic_of(registration.publication, config)
     return {
@@ -61,7 +62,7 @@ def _row(handler: HandlerPlan, config: Config) -> dict[str, Any]:
         "publishes": publishes,
         "dead_letters": handler.dead_letter_topic,
         "transport": handler.transport,
-        "publishes_to": Routes(config).of_topic(publishes) if publishes else "",
+        "publishes_to": routes.of_topic(publishes) if publishes else "",
     }
 
 
