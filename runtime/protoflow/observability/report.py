@@ -143,13 +143,13 @@ class Reporter:
         return system_of(self._config, transport)
 
     def system_with(self, topic: str) -> str:
-        """Returns the kind of broker that has a topic."""
+        """Returns the kind of broker to which messages of a topic are sent."""
         return system_of(self._config, self._transport_with(topic))
 
     def _transport_with(self, topic: str) -> str:
         transport = self.host.transport
         if isinstance(transport, RoutedTransport):
-            return transport.routes.of_place(topic)
+            return transport.routes.of_sent(topic)
         return DEFAULT
 
     async def refresh(self) -> None:
