@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from protoflow import Config
+from protoflow.cli import looking, topology
+from protoflow.routing.routes import Routes
+from protoflow.routing.transport import RoutedTransport
+from protoflow.transport import Topology
 
 from tests.cli.conftest import Project
 
@@ -84,3 +93,31 @@ def test_a_command_without_a_contract_finds_the_transport_by_the_name(places: Pr
     assert places("lag", "--json").json()[0]["waiting"] == 1
     places.environ["PROTOFLOW_GROUPS__BILLING__TRANSPORT"] = "audit"
     assert not places("lag", "--json").json()[0]["waiting"], "the group is on another transport"
+
+
+def test_databases_have_no_policy_documents(places: Project) -> None:
+    refused = places("topology", "policy")
+    assert refused.code == 2
+    assert "sqlite: there are no policy documents" in refused.err
+
+
+async def test_each_transport_prints_the_policy_of_its_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Part:
+        def policy(self, share: Topology) -> dict[str, Any]:
+            return {"Resource": list(share.topics)}
+
+    queue = {"queue": "sqs://eu-central-1", "other": "sqlite:///o.db"}
+    routed = {name: {"transport": name} for name in queue}
+    config = Config(environ={}, transport="kafka://a", transports=queue, topics=routed)
+    made: Any = {"default": object(), "queue": Part(), "other": object()}
+    transport = RoutedTransport(made, Routes(config))
+
+    @asynccontextmanager
+    async def connection(_config: Config) -> AsyncIterator[Any]:
+        yield SimpleNamespace(transport=transport)
+
+    monkeypatch.setattr(looking, "connection", connection)
+    wanted = Topology(subscriptions=(), topics=("queue", "placed"))
+    assert await topology._policy(config, wanted) == {"queue": {"Resource": ["queue"]}}
