@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from protoflow import Config
-from protoflow.cli import looking, topology
+from protoflow.cli import lag, looking, topology
+from protoflow.errors import CapabilityError
 from protoflow.routing.routes import Routes
 from protoflow.routing.transport import RoutedTransport
-from protoflow.transport import Topology
+from protoflow.transport import Lag, SubscriptionSettings, Topology
 
 from tests.cli.conftest import Project
 
@@ -101,6 +102,40 @@ def test_databases_have_no_policy_documents(places: Project) -> None:
     assert "sqlite: there are no policy documents" in refused.err
 
 
+def connected(monkeypatch: pytest.MonkeyPatch, transport: RoutedTransport) -> None:
+    """Makes commands use a transport."""
+
+    @asynccontextmanager
+    async def connection(*_arguments: Any) -> AsyncIterator[Any]:
+        yield SimpleNamespace(transport=transport)
+
+    monkeypatch.setattr(looking, "connection", connection)
+
+
+async def test_a_transport_that_reports_no_lag_leaves_the_lag_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Part:
+        async def lag(self, topic: str, group: str) -> Lag:
+            return Lag(messages=3, seconds=1.0)
+
+    config = Config(
+        environ={}, transport="kafka://a", transports={"core": "nats://b"},
+        groups={"g": {"transport": "core"}},
+    )  # fmt: skip
+    parts: Any = {"default": Part(), "core": object()}
+    connected(monkeypatch, RoutedTransport(parts, Routes(config)))
+    first, second = (
+        SubscriptionSettings(name=name, topic=name, group="g", transport=name) for name in parts
+    )
+    rows = await lag._read(config, [first, second])
+    assert [(row["waiting"], row["note"]) for row in rows] == [
+        (3, ""), (None, "nats does not report lag"),
+    ]  # fmt: skip
+    with pytest.raises(CapabilityError, match="nats does not report lag"):
+        await lag._read(config, [second])
+
+
 async def test_each_transport_prints_the_policy_of_its_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,12 +147,16 @@ async def test_each_transport_prints_the_policy_of_its_share(
     routed = {name: {"transport": name} for name in queue}
     config = Config(environ={}, transport="kafka://a", transports=queue, topics=routed)
     made: Any = {"default": object(), "queue": Part(), "other": object()}
-    transport = RoutedTransport(made, Routes(config))
-
-    @asynccontextmanager
-    async def connection(_config: Config) -> AsyncIterator[Any]:
-        yield SimpleNamespace(transport=transport)
-
-    monkeypatch.setattr(looking, "connection", connection)
+    connected(monkeypatch, RoutedTransport(made, Routes(config)))
     wanted = Topology(subscriptions=(), topics=("queue", "placed"))
     assert await topology._policy(config, wanted) == {"queue": {"Resource": ["queue"]}}
+
+
+def test_a_replay_goes_to_the_transport_that_the_group_consumes_from(places: Project) -> None:
+    places.environ["PROTOFLOW_TOPICS__orders.placed__TRANSPORT"] = "audit"
+    handled(places, 0, 1)
+    del places.environ["PROTOFLOW_TOPICS__orders.placed__TRANSPORT"]
+    places.environ["PROTOFLOW_GROUPS__BILLING__TRANSPORT"] = "audit"
+    done = places("dlq", "replay", "--all", "--yes", "--to", "orders.placed")
+    assert done.code == 0, done.err
+    assert places("lag", "--json").json()[0]["waiting"] == 1

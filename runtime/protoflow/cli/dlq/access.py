@@ -17,6 +17,7 @@ from protoflow.config import Config
 from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters import DeadLetterRecord, DeadLetters
 from protoflow.errors import ConfigError, DeadLetterNotFoundError
+from protoflow.routing.transport import read_from
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport import SubscriptionSettings, Topology, TopologyMode
 
@@ -63,7 +64,8 @@ class Access:
 
         async def verify() -> None:
             async with looking.connection(self.config, self._subscriptions()) as connection:
-                await connection.transport.ensure(Topology(topics=(topic,)), TopologyMode.VERIFY)
+                place = read_from(connection.transport, topic)  # a replay goes there
+                await place.ensure(Topology(topics=(topic,)), TopologyMode.VERIFY)
 
         asyncio.run(verify())
         return topic
