@@ -16,7 +16,7 @@ from protoflow.routing.routes import Routes
 from protoflow.routing.transport import RoutedTransport
 from protoflow.transport import Lag, SubscriptionSettings, Topology
 
-from tests.cli.conftest import Project
+from tests.cli.conftest import ORDERS, Project
 
 SETTINGS = """
 transport = "sqlite:///shop.db"
@@ -160,3 +160,23 @@ def test_a_replay_goes_to_the_transport_that_the_group_consumes_from(places: Pro
     done = places("dlq", "replay", "--all", "--yes", "--to", "orders.placed")
     assert done.code == 0, done.err
     assert places("lag", "--json").json()[0]["waiting"] == 1
+
+
+def test_dead_letters_are_listed_beside_a_transport_that_cannot_list_any(places: Project) -> None:
+    more = """
+    service Shipping {
+      rpc Ship(OrderBilled) returns (google.protobuf.Empty) { option (protoflow.v1.consume) = {}; }
+    }
+    """
+    handled(places, 0, 1)
+    contract = ORDERS.replace("import", 'import "google/protobuf/empty.proto";\nimport', 1) + more
+    places.write("proto/shop/v1/orders.proto", contract)
+    assert places("generate", "-q").code == 0
+    settings = SETTINGS.replace("sqlite:///audit.db", "http://127.0.0.1:1")
+    places.write("settings.toml", settings)
+    found = places("dlq", "list", "--json")
+    assert (found.code, len(found.json())) == (0, 1), found.err
+    assert "dead: the transport audit cannot list its dead letters" in found.err
+    refused = places("dlq", "list", "--group", "shop.v1.Shipping")
+    assert refused.code == 2
+    assert "the transport audit cannot list its dead letters" in refused.err
