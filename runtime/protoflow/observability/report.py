@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -162,8 +163,12 @@ class Reporter:
         if lagging:
             self._next_lag = now + _FRESH_LAG
         try:
-            for name, part in parts_of(self.host.transport).items():
-                await self._refresh_from(name, part, lagging=lagging, counting=counting)
+            await asyncio.gather(
+                *(
+                    self._refresh_from(name, part, lagging=lagging, counting=counting)
+                    for name, part in parts_of(self.host.transport).items()
+                )
+            )
         finally:
             if counting:
                 took = self.clock.monotonic() - now
