@@ -119,6 +119,35 @@ def test_a_trigger_names_what_the_broker_has(
     assert (trigger["type"], trigger["metadata"]) == (type, metadata)
 
 
+@pytest.mark.parametrize("named", ["amqp://r", "kafka://ann:hunter2@other"])
+def test_a_trigger_never_logs_in_with_the_credentials_of_another_transport(
+    shop: Project, named: str
+) -> None:
+    more = """
+    service Shipping {
+      rpc Ship(OrderBilled) returns (google.protobuf.Empty) { option (protoflow.v1.consume) = {}; }
+    }
+    """
+    contract = ORDERS.replace("import", 'import "google/protobuf/empty.proto";\nimport', 1) + more
+    shop.write("proto/shop/v1/orders.proto", contract)
+    assert shop("generate", "-q").code == 0
+    shop.environ.pop("PROTOFLOW_TRANSPORT", None)
+    settings = f"""
+    transport = "kafka://ann:secret@k"
+    transports.other = "{named}"
+    topics."orders.billed".transport = "other"
+    """
+    shop.write("protoflow.toml", settings)
+    done = shop("export", "keda", "--name", "shop", "--config", "protoflow.toml")
+    assert (done.code, done.out) == (2, "")
+    assert "KEDA cannot log in to the transport other" in done.err
+    assert "hunter2" not in done.err
+    shop.write("protoflow.toml", settings.replace(named, "kafka://other"))
+    found = scaled(shop, "--config", "protoflow.toml")
+    assert [one["metadata"]["bootstrapServers"] for one in found] == ["k:9092", "other:9092"]
+    assert ["authenticationRef" in one for one in found] == [True, False]
+
+
 def test_each_shard_has_a_trigger(shop: Project) -> None:
     found = scaled(shop, "--transport", "amqp://r?shards=3")
     queues = [one["metadata"]["queueName"] for one in found]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protoflow.errors import ConnectionFailedError, PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.publishing.submitter import Submitter, delay_problem, refusal, unconfirmed
+from protoflow.publishing.submitter import Submitter, refusal, unconfirmed
 from protoflow.stats.handlers import SentMessages
-from protoflow.transport.capabilities import Capabilities
+from protoflow.transport.capabilities import Capabilities, delay_problem
 
 
 def messages(count: int) -> list[Message]:

@@ -65,6 +65,9 @@ def test_places_are_read_where_subscriptions_have_them() -> None:
     assert routes.of_place("orders") == "audit"
     assert routes.consumed_from("orders", "ship") == "audit"
     assert routes.of_topic("orders") == "default", "what is published goes by the topic"
+    assert routes.of_sent("orders") == "default"
+    assert routes.of_sent("failed") == "audit"
+    assert routes.of_sent("orders..ship..retry") == "audit", "retries stay where they came from"
     assert routes.of_place("audited") == "audit"
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
+import protoflow.transport
 import pytest
 from protoflow import Config, Message, Service
 from protoflow.clock import Clock
@@ -22,6 +25,7 @@ from protoflow.routing.routes import Routes
 from protoflow.routing.transport import RoutedTransport, claims_of, part_of, parts_of
 from protoflow.transport import (
     Capabilities,
+    FoundMessages,
     MessageQuery,
     SubscriptionSettings,
     Topology,
@@ -77,6 +81,35 @@ def parts(**claims: Any) -> tuple[RoutedTransport, Part, Part]:
     return RoutedTransport(made, Routes(config())), first, second
 
 
+#: Optional interfaces that `RoutedTransport` does not have, and the reason.
+NOT_FORWARDED = {
+    "Availability": "the scheduler uses the subscription of its own transport",
+    "EndsIntake": "the scheduler uses the subscription of its own transport",
+    "Isolation": "the scheduler uses the subscription of its own transport",
+    "KeepsTables": "the commands ask each transport",
+    "PrintsPolicy": "the command prints one policy for each transport",
+    "SqlLog": "messages in a transaction go to the outbox",
+    "Transactional": "a transaction holds within one transport",
+}
+
+
+def test_every_optional_interface_is_forwarded_or_known_not_to_be() -> None:
+    modules = [
+        importlib.import_module(f"protoflow.transport.{found.name}")
+        for found in pkgutil.iter_modules(protoflow.transport.__path__)
+    ]
+    optional = {
+        name: kind
+        for module in modules
+        for name, kind in vars(module).items()
+        if getattr(kind, "_is_runtime_protocol", False) and kind.__module__ == module.__name__
+    }
+    routed, _first, _second = parts()
+    forwarded = {name for name, kind in optional.items() if isinstance(routed, kind)}
+    assert forwarded | NOT_FORWARDED.keys() == optional.keys()
+    assert not forwarded & NOT_FORWARDED.keys()
+
+
 def test_one_transport_stays_as_it_is() -> None:
     single = transport_for(Config(environ={}, transport="memory://"), Clock())
     assert not isinstance(single, RoutedTransport)
@@ -117,6 +150,22 @@ async def test_each_transport_makes_its_share_of_the_topology() -> None:
     assert str(caught.value) == "transport default: no orders\ntransport audit: no audited"
 
 
+async def test_a_topic_is_made_where_it_is_published_also_if_it_is_consumed_elsewhere() -> None:
+    routed, first, second = parts()
+    one = SubscriptionSettings(name="orders/g", topic="orders", group="g", transport="audit")
+    await routed.ensure(Topology(subscriptions=(one,), topics=("orders",)), TopologyMode.CREATE)
+    assert first.calls == [([], ("orders",))]
+    assert second.calls == [(["orders/g"], ())]
+
+
+async def test_mistakes_that_are_found_while_opening_are_named_with_their_transport() -> None:
+    routed, first, second = parts()
+    first.error, second.error = ConfigError("no such file"), ConnectionFailedError("no route")
+    with pytest.raises(ConfigError) as caught:
+        await routed.open()
+    assert str(caught.value) == "transport default: no such file\ntransport audit: no route"
+
+
 async def test_results_are_in_the_order_of_the_messages() -> None:
     routed, first, second = parts()
     messages = [Message(id=str(n), topic=topic, payload=b"")
@@ -127,6 +176,41 @@ async def test_results_are_in_the_order_of_the_messages() -> None:
     results = await routed.submit(messages)
     assert [str(error) for error in results] == ["down", "None", "down", "None"]
     assert await routed.submit(messages[1:2]) == [None]
+
+
+async def test_each_message_has_its_own_result_whatever_a_transport_answers() -> None:
+    routed, first, second = parts()
+    same = Message(id="1", topic="a", payload=b"")
+    other = Message(id="2", topic="audited", payload=b"")
+
+    def answer(results: list[Any]) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(results)
+        return future
+
+    full = PublishError("full")
+    first.submit = lambda messages: answer([full, None])  # type: ignore[method-assign]
+    assert await routed.submit([same, other, same]) == [full, None, None]
+    second.submit = lambda messages: answer([])  # type: ignore[method-assign]
+    results = await routed.submit([same, other, same])
+    assert [str(error) for error in results] == [
+        "full", "publishing failed: RuntimeError: 0 results for 1 entries", "None",
+    ]  # fmt: skip
+
+
+async def test_a_search_reads_the_other_transports_if_one_fails() -> None:
+    class Finder(Part):
+        async def find_message(self, query: MessageQuery) -> FoundMessages:
+            if self.error is not None:
+                raise self.error
+            return FoundMessages(searched=list(query.topics))
+
+    made: Any = {"default": Finder(), "audit": Finder()}
+    made["default"].error = ConnectionFailedError("no route")
+    routed = RoutedTransport(made, Routes(config()))
+    found = await routed.find_message(MessageQuery(id="1", topics=("audited", "orders")))
+    assert found.searched == ["audit: audited"]
+    assert found.not_searched == ["default: orders: no route"]
 
 
 async def test_readers_say_what_a_transport_cannot() -> None:

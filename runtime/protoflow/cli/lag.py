@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.config import Config
 from protoflow.errors import CapabilityError, TopologyError
 from protoflow.routing.transport import part_of
-from protoflow.transport import LagReader, SubscriptionSettings
+from protoflow.transport import LagReader, SubscriptionSettings, Transport
 
 
 @click.command("lag")
@@ -42,18 +43,29 @@ def command(
 
 
 async def _read(config: Config, subscriptions: list[SubscriptionSettings]) -> list[dict[str, Any]]:
-    rows = []
     async with looking.connection(config, subscriptions) as connection:
-        for one in subscriptions:
-            reader = part_of(connection.transport, one.transport)
-            if not isinstance(reader, LagReader):
-                scheme = config.transport_named(one.transport).url.scheme
-                raise CapabilityError(f"{scheme} does not report lag")
-            row: dict[str, Any] = {"topic": one.topic, "group": one.group}
-            try:
-                lag = await reader.lag(one.topic, one.group)
-                row |= {"waiting": lag.messages, "oldest_s": lag.seconds, "note": ""}
-            except TopologyError as error:
-                row |= {"waiting": None, "oldest_s": None, "note": str(error)}
-            rows.append(row)
-    return rows
+        readers = {
+            one.transport: part_of(connection.transport, one.transport) for one in subscriptions
+        }
+        silent = {
+            name: f"{config.transport_named(name).url.scheme} does not report lag"
+            for name, reader in readers.items()
+            if not isinstance(reader, LagReader)
+        }
+        if silent and len(silent) == len(readers):
+            raise CapabilityError(silent.values())
+        return [await _row(one, readers[one.transport], silent) for one in subscriptions]
+
+
+async def _row(
+    one: SubscriptionSettings, reader: Transport, silent: Mapping[str, str]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"topic": one.topic, "group": one.group}
+    nothing = {"waiting": None, "oldest_s": None}
+    if not isinstance(reader, LagReader):
+        return row | nothing | {"note": silent[one.transport]}
+    try:
+        lag = await reader.lag(one.topic, one.group)
+    except TopologyError as error:
+        return row | nothing | {"note": str(error)}
+    return row | {"waiting": lag.messages, "oldest_s": lag.seconds, "note": ""}

@@ -13,7 +13,7 @@ from protoflow.cli.exits import ExitCode
 from protoflow.config import Config
 from protoflow.connection import Connection
 from protoflow.errors import CapabilityError, TopologyError
-from protoflow.routing.transport import parts_of
+from protoflow.routing.transport import parts_of, shares_of
 from protoflow.transport import KeepsTables, PrintsPolicy, Topology, TopologyMode
 
 
@@ -36,7 +36,8 @@ def command(
 
     plan and verify change nothing, and exit with 1 if anything is missing (+) or differs (!).
     apply creates what is missing. policy prints the rights that a service of the contract needs,
-    where the broker describes them in a document: SNS and SQS.
+    where the broker describes them in a document: SNS and SQS. With several transports, it prints
+    one policy for each such transport, by name.
     """
     config = settings.broker_of(transport, config_file)
     wanted = plan.planned(contract.load(contract_name), config).topology
@@ -55,9 +56,16 @@ def command(
 
 async def _policy(config: Config, wanted: Topology) -> Mapping[str, Any]:
     async with looking.connection(config) as connection:
-        if not isinstance(connection.transport, PrintsPolicy):
-            raise CapabilityError(f"{config.url.scheme} has no policy documents; see docs/security")
-        return connection.transport.policy(wanted)
+        shares = shares_of(connection.transport, wanted)
+        found = {
+            name: part.policy(shares[name])
+            for name, part in parts_of(connection.transport).items()
+            if isinstance(part, PrintsPolicy)
+        }
+    if not found:
+        schemes = " and ".join(dict.fromkeys(url.scheme for url in config.urls))
+        raise CapabilityError(f"{schemes}: there are no policy documents; see docs/security")
+    return found.get("", found)
 
 
 async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[dict[str, Any]]:

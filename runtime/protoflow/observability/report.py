@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -143,13 +144,13 @@ class Reporter:
         return system_of(self._config, transport)
 
     def system_with(self, topic: str) -> str:
-        """Returns the kind of broker that has a topic."""
+        """Returns the kind of broker to which messages of a topic are sent."""
         return system_of(self._config, self._transport_with(topic))
 
     def _transport_with(self, topic: str) -> str:
         transport = self.host.transport
         if isinstance(transport, RoutedTransport):
-            return transport.routes.of_place(topic)
+            return transport.routes.of_sent(topic)
         return DEFAULT
 
     async def refresh(self) -> None:
@@ -162,8 +163,12 @@ class Reporter:
         if lagging:
             self._next_lag = now + _FRESH_LAG
         try:
-            for name, part in parts_of(self.host.transport).items():
-                await self._refresh_from(name, part, lagging=lagging, counting=counting)
+            await asyncio.gather(
+                *(
+                    self._refresh_from(name, part, lagging=lagging, counting=counting)
+                    for name, part in parts_of(self.host.transport).items()
+                )
+            )
         finally:
             if counting:
                 took = self.clock.monotonic() - now

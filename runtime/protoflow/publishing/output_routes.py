@@ -29,11 +29,13 @@ class OutputRoutes:
         self.own = own
         self.submitters = {name: Submitter(part, sent) for name, part in transport.parts.items()}
         self.shares = transport.shares
+        self._of_topic = transport.routes.of_topic
         self.parts = transport.parts
 
     def elsewhere(self, messages: Sequence[Message]) -> str | None:
         """Returns another transport to which an output goes; None if all stay on their own."""
-        return next((name for name in self.shares(messages) if name != self.own), None)
+        names = (self._of_topic(message.topic) for message in messages)
+        return next((name for name in names if name != self.own), None)
 
     def refusal(self, messages: Sequence[Message]) -> PublishRefusedError | None:
         """Returns why outputs can never be published; None if they can."""

@@ -17,11 +17,12 @@ from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
 from protoflow.publishing.output_routes import OutputRoutes
-from protoflow.publishing.submitter import Results, Submitter, delay_problem
+from protoflow.publishing.submitter import Results, Submitter
 from protoflow.routing.routes import output_systems
 from protoflow.routing.transport import RoutedTransport, target_of
 from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
+from protoflow.transport.capabilities import delay_problem
 from protoflow.transport.interface import Topology, TopologyMode, Transport
 
 if TYPE_CHECKING:
@@ -107,9 +108,10 @@ class MessagePublisher:
 
     def _check_delays(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            target = target_of(self._transport, message.topic)
-            if message.delay > 0 and (text := delay_problem(message, target.capabilities)):
-                raise CapabilityError(text)
+            if message.delay > 0:
+                target = target_of(self._transport, message.topic)
+                if text := delay_problem(message, target.capabilities):
+                    raise CapabilityError(text)
 
     def close(self) -> None:
         """Stops publishing."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
-from typing import Any
 
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.stats.handlers import SentMessages
-from protoflow.transport.capabilities import Capabilities
+from protoflow.transport.answers import failure_of
+from protoflow.transport.capabilities import Capabilities, delay_problem
 from protoflow.transport.interface import Transport
-
-_log = logging.getLogger("protoflow.publisher")
 
 #: The answer to one submission: a result for each message, None for a confirmed one.
 Results = Sequence[TransportError | None]
@@ -70,26 +67,6 @@ class Submitter:
         return self.results(messages, answer)
 
 
-def failure_of(answer: asyncio.Future[Any], what: str, count: int) -> TransportError | None:
-    """Returns the error if an answer does not have this many results, or None."""
-    if answer.cancelled():
-        return PublishError(f"{what} was cancelled, because the transport closed")
-    error = answer.exception()
-    if error is None:
-        results = answer.result()
-        if len(results) == count:
-            return None
-        error = RuntimeError(f"{len(results)} results for {count} entries")
-    if isinstance(error, TransportError):
-        return error
-    _log.error(
-        "the transport failed", extra={"call": what, "error": f"{type(error).__name__}: {error}"}
-    )
-    failure = PublishError(f"{what} failed: {type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return failure
-
-
 def unconfirmed(
     messages: Sequence[Message], results: Results
 ) -> tuple[Sequence[Message], TransportError | None]:
@@ -101,16 +78,6 @@ def unconfirmed(
             refused = next((e for e in results if isinstance(e, PublishRefusedError)), None)
             return messages[index:], refused or error
     return (), None
-
-
-def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
-    """Returns why the transport cannot delay a message; None if it can."""
-    what = f"a message to {message.topic} is to be delayed by {message.delay:g} s, but"
-    if not capabilities.delayed_publish:
-        return f"{what} the transport has no delayed publish; publish it when it is due"
-    if capabilities.max_delay is not None and message.delay > capabilities.max_delay:
-        return f"{what} the transport allows {capabilities.max_delay:g} s; publish it later"
-    return None
 
 
 def refusal(messages: Sequence[Message], capabilities: Capabilities) -> PublishRefusedError | None:

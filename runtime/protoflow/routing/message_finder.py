@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from protoflow.errors import TransportError
 from protoflow.routing.routes import Routes
 from protoflow.transport.interface import Transport
 from protoflow.transport.message_finder import FoundMessages, MessageFinder, MessageQuery
@@ -30,7 +31,12 @@ async def find_on_all(
                 "queues without consuming them"
             )
             continue
-        more = await part.find_message(replace(query, topics=topics, subscriptions=subscriptions))
+        own = replace(query, topics=topics, subscriptions=subscriptions)
+        try:
+            more = await part.find_message(own)
+        except TransportError as error:  # the other transports are searched nevertheless
+            found.not_searched.append(f"{name}: {', '.join(topics)}: {error}")
+            continue
         found.sightings += more.sightings
         found.caused += more.caused
         found.groups += more.groups

@@ -60,19 +60,23 @@ class Routes:
             self._published[topic] = found
         return found
 
+    def of_sent(self, topic: str) -> str:
+        """Returns the transport to which messages of a topic are sent: also dead letters and
+        retries, which are on the transport of their group."""
+        if topic in self._dead_letters:
+            return self._dead_letters[topic]
+        consumed, dots, rest = self.plain(topic).partition("..")
+        if not dots:
+            return self.of_topic(topic)
+        group = rest.partition("..")[0]
+        return self.consumed_from(self._physical(consumed), self._physical(group))
+
     def of_place(self, topic: str) -> str:
         """Returns the transport on which an existing topic is read: also dead letters, and topics
         that are only consumed here."""
-        if topic in self._dead_letters:
-            return self._dead_letters[topic]
-        plain = self.plain(topic)
-        if ".." in plain:  # the dead letters or retries of a group that no handler here consumes in
-            consumed, _, rest = plain.partition("..")
-            group = rest.partition("..")[0]
-            return self.of_group(self._physical(consumed), self._physical(group))
-        if self._rule(topic) is None and topic in self._read:
+        if topic in self._read and topic not in self._dead_letters and self._rule(topic) is None:
             return self._read[topic]
-        return self.of_topic(topic)
+        return self.of_sent(topic)
 
     def consumed_from(self, topic: str, group: str) -> str:
         """Returns the transport from which a subscription consumes."""

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from typing import Any
 
 from protoflow.contract.spec import Start
-from protoflow.errors import CapabilityError, PublishError, TransportError
+from protoflow.errors import CapabilityError, ConfigError, PublishError, TransportError
 from protoflow.message import Message
 from protoflow.routing.dead_letters import RoutedDeadLetterStore
 from protoflow.routing.message_finder import find_on_all
 from protoflow.routing.routes import Routes
+from protoflow.transport.answers import failure_of
 from protoflow.transport.interface import (
     Capabilities,
     ReportsWarnings,
@@ -69,7 +78,7 @@ class RoutedTransport:
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Creates or verifies each transport's share; the error names all that differ."""
         self.routes.learn(topology.subscriptions)
-        shares = {name: self._share(topology, name) for name in self.parts}
+        shares = {name: self.share(topology, name) for name in self.parts}
         await _on_each(
             {
                 name: self.parts[name].ensure(share, mode)
@@ -83,8 +92,8 @@ class RoutedTransport:
         shares = self.shares(messages)
         if len(shares) == 1:
             return self.parts[next(iter(shares))].submit(messages)
-        answers = [self.parts[name].submit(share) for name, share in shares.items()]
-        return asyncio.ensure_future(_joined(messages, list(shares.values()), answers))
+        answers = {name: self.parts[name].submit(share) for name, share in shares.items()}
+        return asyncio.ensure_future(_joined(messages, self.routes.of_topic, shares, answers))
 
     def shares(self, messages: Sequence[Message]) -> dict[str, list[Message]]:
         """Returns the messages by the transport to which they are published."""
@@ -138,11 +147,20 @@ class RoutedTransport:
         """Searches each transport for its topics and groups."""
         return await find_on_all(self.parts, self.routes, query)
 
-    def _share(self, topology: Topology, name: str) -> Topology:
+    def share(self, topology: Topology, name: str) -> Topology:
+        """Returns what a transport has of a topology: its subscriptions, and the topics that are
+        published to it."""
         return Topology(
             subscriptions=tuple(one for one in topology.subscriptions if one.transport == name),
-            topics=tuple(one for one in topology.topics if self.routes.of_place(one) == name),
+            topics=tuple(one for one in topology.topics if self.routes.of_topic(one) == name),
         )
+
+
+def shares_of(transport: Transport, topology: Topology) -> Mapping[str, Topology]:
+    """Returns the topology of each transport by name; a single one has no name."""
+    if isinstance(transport, RoutedTransport):
+        return {name: transport.share(topology, name) for name in transport.parts}
+    return {"": topology}
 
 
 def claims_of(transport: Transport) -> Capabilities | Mapping[str, Capabilities]:
@@ -196,7 +214,7 @@ async def _on_each(calls: Mapping[str, Awaitable[object]]) -> None:
     if not failed:
         return
     first = next(iter(failed.values()))
-    if isinstance(first, TransportError):
+    if isinstance(first, TransportError | ConfigError):
         texts = (f"transport {name}: {error}" for name, error in failed.items())
         raise type(first)("\n".join(texts)) from first
     raise first
@@ -204,17 +222,25 @@ async def _on_each(calls: Mapping[str, Awaitable[object]]) -> None:
 
 async def _joined(
     messages: Sequence[Message],
-    shares: Sequence[Sequence[Message]],
-    answers: Sequence[asyncio.Future[Sequence[PublishError | None]]],
+    of_topic: Callable[[str], str],
+    shares: Mapping[str, Sequence[Message]],
+    answers: Mapping[str, asyncio.Future[Sequence[PublishError | None]]],
 ) -> Sequence[PublishError | None]:
     """Returns the results of submissions to several transports, in the order of the messages."""
-    results: dict[int, PublishError | None] = {}
-    for share, answer in zip(
-        shares, await asyncio.gather(*answers, return_exceptions=True), strict=True
-    ):
-        if isinstance(answer, BaseException):
-            failure = answer if isinstance(answer, PublishError) else PublishError(str(answer))
-            answer = [failure] * len(share)
-        for message, error in zip(share, answer, strict=True):
-            results[id(message)] = error
-    return [results[id(message)] for message in messages]
+    await asyncio.gather(*answers.values(), return_exceptions=True)
+    results: dict[str, Iterator[PublishError | None]] = {}
+    for name, answer in answers.items():
+        count = len(shares[name])
+        failure = failure_of(answer, "publishing", count)
+        results[name] = iter(
+            answer.result() if failure is None else [_unpublished(failure)] * count
+        )
+    return [next(results[of_topic(message.topic)]) for message in messages]
+
+
+def _unpublished(failure: TransportError) -> PublishError:
+    if isinstance(failure, PublishError):
+        return failure
+    error = PublishError(str(failure))
+    error.__cause__ = failure
+    return error

@@ -38,6 +38,7 @@ class RoutedSettler(Settler):
     ) -> None:
         super().__init__(routes.submitters[routes.own], subscription, settled, failed)
         self.routes = routes
+        self._own = routes.own
         self._shares = routes.shares
         self._others = {
             name: Settler(submitter, subscription, settled, failed)
@@ -79,8 +80,7 @@ class RoutedSettler(Settler):
     def problem(self, patience: float) -> str | None:
         """Describes what the brokers have not confirmed, with the names of their transports."""
         named = ((name, settler.problem(patience)) for name, settler in self._others.items())
-        own = self.routes.own if self.routes is not None else ""
-        found = [(own, super().problem(patience)), *named]
+        found = [(self._own, super().problem(patience)), *named]
         return "; ".join(f"transport {name}: {text}" for name, text in found if text) or None
 
     def take(self, wanted: Callable[[Job], bool]) -> tuple[list[Job], list[Job]]:

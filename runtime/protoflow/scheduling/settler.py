@@ -18,8 +18,9 @@ from typing import Any
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.publishing.output_routes import OutputRoutes
-from protoflow.publishing.submitter import Submitter, failure_of, unconfirmed
+from protoflow.publishing.submitter import Submitter, unconfirmed
 from protoflow.scheduling.job import Job
+from protoflow.transport.answers import failure_of
 from protoflow.transport.interface import Subscription
 from protoflow.transport.kit.backoff import Backoff
 

@@ -70,7 +70,7 @@ class Capabilities:
 
 
 def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
-    """The reason why the transport cannot delay a message; None if it can."""
+    """Returns why the transport cannot delay a message; None if it can."""
     what = f"a message to {message.topic} is to be delayed by {message.delay:g} s, but"
     if not capabilities.delayed_publish:
         return f"{what} the transport has no delayed publish; publish it when it is due"

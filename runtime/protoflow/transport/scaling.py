@@ -16,8 +16,10 @@ class ScalerTrigger:
         type: the name of the scaler.
         metadata: its parameters, without user, password or token.
         credentials: parameters that come from a Secret -> the key in it.
+        reads_url: whether it reads the URL of the broker from the environment of the service.
     """
 
     type: str
     metadata: Mapping[str, str]
     credentials: Mapping[str, str] = field(default_factory=dict)
+    reads_url: bool = False

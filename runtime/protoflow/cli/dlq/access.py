@@ -6,17 +6,22 @@ import asyncio
 import getpass
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+
+import click
 
 from protoflow import wire
 from protoflow.cli import contract, looking, plan, settings
 from protoflow.cli.dlq.filters import Selection
+from protoflow.clock import Clock
 from protoflow.config import Config
+from protoflow.connection import transport_for
 from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters import DeadLetterRecord, DeadLetters
 from protoflow.errors import ConfigError, DeadLetterNotFoundError
+from protoflow.routing.transport import claims_of, read_from
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport import SubscriptionSettings, Topology, TopologyMode
 
@@ -63,7 +68,8 @@ class Access:
 
         async def verify() -> None:
             async with looking.connection(self.config, self._subscriptions()) as connection:
-                await connection.transport.ensure(Topology(topics=(topic,)), TopologyMode.VERIFY)
+                place = read_from(connection.transport, topic)  # a replay goes there
+                await place.ensure(Topology(topics=(topic,)), TopologyMode.VERIFY)
 
         asyncio.run(verify())
         return topic
@@ -72,17 +78,26 @@ class Access:
         return plan.subscriptions_of(self.catalog, self.config)
 
     def _planned(self, selection: Selection) -> tuple[str, ...]:
-        handlers = plan.planned(self.catalog, self.config).handlers
-        return tuple(
-            sorted(
-                {
-                    handler.dead_letter_topic
-                    for handler in handlers
-                    if selection.handler in (None, handler.registration.name)
-                    and selection.group in (None, handler.group)
-                }
-            )
-        )
+        found = {
+            handler.dead_letter_topic: handler.transport
+            for handler in plan.planned(self.catalog, self.config).handlers
+            if selection.handler in (None, handler.registration.name)
+            and selection.group in (None, handler.group)
+        }
+        return tuple(sorted(self._readable(found)))
+
+    def _readable(self, topics: Mapping[str, str]) -> Collection[str]:
+        """Returns the topics on transports that can list dead letters; all if none can."""
+        claims = claims_of(transport_for(self.config, Clock()))
+        if not isinstance(claims, Mapping):
+            return topics
+        hidden = [topic for topic, name in topics.items() if not claims[name].dead_letters]
+        if len(hidden) == len(topics):
+            return topics  # reading them fails, with the reason
+        for topic in hidden:
+            text = f"{topic}: the transport {topics[topic]} cannot list its dead letters"
+            click.echo(text, err=True)
+        return topics.keys() - hidden
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from protoflow.cli.export.kubernetes import Manifest, Workload
 from protoflow.clock import Clock
 from protoflow.config import Config
+from protoflow.config.named_transports import DEFAULT
 from protoflow.connection import transport_settings
 from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import ConfigError
@@ -17,8 +18,8 @@ from protoflow.transport.scaling import ScalerTrigger
 from protoflow.transports.built_in import BY_SCHEME
 
 _API = "keda.sh/v1alpha1"
-#: Processes are taken away only when fewer were enough for this long, in seconds: each one that
-#: comes or goes moves work between the others.
+#: Processes are stopped only after fewer were enough for this long, in seconds, because each start
+#: and each stop moves work between the others.
 _STABLE = 300
 _SCALING = {"scaleDown": {"stabilizationWindowSeconds": _STABLE}}
 
@@ -45,10 +46,11 @@ class Scale:
 def manifests(
     workload: Workload, config: Config, subscriptions: Iterable[SubscriptionSettings], scale: Scale
 ) -> Iterator[Manifest]:
-    """Yields the ScaledObject, and before it what gives it access to the broker.
+    """Yields the ScaledObject, after the TriggerAuthentication for the broker if it needs one.
 
     Raises:
-        ConfigError: the transport has no scaler, or no subscription is shared by processes.
+        ConfigError: a transport has no scaler, the Secret has no credentials for it, or no
+            subscription is shared by processes.
     """
     # Each process has a broadcast group of its own: another process takes no work from it.
     shared = [one for one in subscriptions if not one.broadcast]
@@ -77,9 +79,20 @@ def manifests(
 def _from_broker(
     config: Config, subscriptions: Iterable[SubscriptionSettings], scale: Scale
 ) -> Iterator[ScalerTrigger]:
+    owner = ""
     for subscription in subscriptions:
-        settings = transport_settings(config, Clock(), subscription.transport)
-        yield from _triggers_of(settings.url.scheme)(settings, subscription, scale.lag)
+        name = subscription.transport
+        settings = transport_settings(config, Clock(), name)
+        for trigger in _triggers_of(settings.url.scheme)(settings, subscription, scale.lag):
+            # The Secret has one URL, which is that of the default transport, and one password.
+            if trigger.credentials:
+                owner = owner or name
+            if (trigger.credentials and owner != name) or (trigger.reads_url and name != DEFAULT):
+                raise ConfigError(
+                    f"KEDA cannot log in to the transport {name}, because the Secret has the "
+                    "credentials of another one; give --prometheus URL"
+                )
+            yield trigger
 
 
 def _triggers_of(scheme: str) -> Triggers:

@@ -228,13 +228,13 @@ class RunChecks:
             record.disturbances = ledger.disturbances
 
     def _check_late(self, run: Run) -> None:
-        """A run whose lease ended at the broker is cancelled soon, unless its process stood still
-        meanwhile."""
+        """Checks that a run is cancelled soon after its lease ended at the broker, unless its
+        process was frozen meanwhile."""
         ended, now = self._ended(run.delivery), self._now()
         if ended is None or not ended.by_clock or run.process.resumes >= ended.time:
             return
         if not run.process.alive:
-            return  # what is left of it is closed
+            return  # a dead process cancels nothing; its tasks are closed
         late = now - ended.time
         if late > ended.lease * _LATE:
             self._fail(

@@ -30,4 +30,5 @@ def triggers(
                 "mode": "QueueLength",
                 "value": str(lag),
             },
+            reads_url=True,
         )
