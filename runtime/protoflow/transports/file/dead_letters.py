@@ -8,12 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from protoflow.errors import NotReplayableError, PublishError, TransportError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
+from protoflow.transport.kit.replay import DeadLetterSources, no_group, number_of, replay_to_groups
 from protoflow.transports.file.context import FileContext
-from protoflow.transports.file.journal import JOURNAL
 from protoflow.transports.file.log_reader import LogReader, bases, segment
 from protoflow.transports.file.publisher import FilePublisher
 from protoflow.transports.file.records import part
@@ -154,24 +152,10 @@ class FileScan:
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
         """Publishes records, and removes those that are confirmed."""
-        groups: dict[int, str] = {}  # two groups may have dead-lettered the same id
-
-        async def address(record: DeadLetterRecord) -> Message:
-            message, group = self.store.sources.replayed(record, to_origin=to_origin)
-            message.mandatory = True
-            if not to_origin:
-                self._check_group(message.topic, group)
-                groups[id(message)] = group
-            return message
-
-        async def publish(
-            chosen: Sequence[DeadLetterRecord], messages: Sequence[Message]
-        ) -> Sequence[PublishError | None]:
-            submit = self.store.publisher.submit
-            futures = [submit([each], groups.get(id(each), "")) for each in messages]
-            return [(await future)[0] for future in futures]
-
-        return await replay_in_order(records, address, publish, self.remove)
+        submit = self.store.publisher.submit
+        return await replay_to_groups(
+            records, self.store.sources, self._check_group, submit, self.remove, to_origin=to_origin
+        )
 
     async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
         """Removes records."""
@@ -179,13 +163,7 @@ class FileScan:
             removed = [int(record.position) for record in records]
             await self.store.remove(self.topic, {"removed": removed})
 
-    def _check_group(self, topic: str, group: str) -> None:
-        try:
-            exists = os.path.exists(f"{self.store.topics.group(topic, group)}/{JOURNAL}")
-        except OSError as error:
-            raise TransportError(f"{topic}: {error}") from error
-        if not exists:
-            raise NotReplayableError(
-                f"group {group!r:.100} of {topic!r:.100} does not exist; replay it to its"
-                " original topic"
-            )
+    async def _check_group(self, message: Message, group: str) -> None:
+        topics = self.store.topics
+        if not await self.store.context.consume(topics.has_group, message.topic, group):
+            raise no_group(message.topic, group)

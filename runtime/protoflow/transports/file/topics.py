@@ -86,13 +86,15 @@ class Topics:
             for each in joined:
                 self.join(each)
             return
+        if mode is TopologyMode.NONE:
+            return
         missing = [f"topic {each}" for each in sorted(wanted | kept) if not self.exists(each)]
         missing += [
             f"group {each.group} of topic {each.topic}"
             for each in joined
-            if not os.path.exists(f"{self.group(each.topic, each.group)}/{JOURNAL}")
+            if not self.has_group(each.topic, each.group)
         ]
-        if missing and mode is TopologyMode.VERIFY:
+        if missing:
             raise TopologyError(
                 f"{self._root}: missing: {', '.join(missing)}; start once with topology mode create"
             )
@@ -108,6 +110,10 @@ class Topics:
     def group(self, topic: str, group: str) -> str:
         """Returns the folder of a group."""
         return f"{self.folder(topic)}/{_GROUPS}/{names.folder(group)}"
+
+    def has_group(self, topic: str, group: str) -> bool:
+        """Whether a group was made."""
+        return os.path.exists(f"{self.group(topic, group)}/{JOURNAL}")
 
     def make(self, topic: str) -> None:
         """Creates a topic, unless it exists, and notes whether it keeps dead letters."""
