@@ -132,12 +132,6 @@ def body(sequence: int, time: float, part: bytes) -> bytes:
     return sequence.to_bytes(8, "little") + round(time * _SECOND).to_bytes(8, "little") + part
 
 
-def numbers(body: bytes) -> tuple[int, float]:
-    """Returns sequence and time of a body."""
-    sequence, time, _ = _NUMBERS.unpack_from(body)
-    return sequence, time / _SECOND
-
-
 def decode(position: int, end: int, body: bytes) -> Record:
     """Returns the record of a body; another program may have written it."""
     if len(body) < _NUMBERS.size:
