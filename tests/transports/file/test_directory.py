@@ -130,6 +130,64 @@ async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
         assert (await transport.lag("t", "g")).messages == 0
 
 
+async def test_readiness_returns_without_another_publish(tmp_path: Path) -> None:
+    """An application that gets no requests while it is not ready publishes nothing."""
+    async with opened(url(tmp_path, fsync_interval=0.02)) as transport:
+        assert not any(await transport.submit(messages(9)))
+        file = segments(tmp_path / "log" / "t")[0]
+        with largest_file(file.stat().st_size + 20):
+            assert all(await transport.submit(messages(2)))
+            assert not any(await transport.submit(messages(1, topic="u")))
+            await asyncio.sleep(0.1)
+            assert "File too large" in str(transport.health()), "another topic does not hide it"
+        async with asyncio.timeout(5):
+            while transport.health() is not None:
+                await asyncio.sleep(0.01)
+    assert [each.name for each in (tmp_path / "log").rglob(".*")] == []
+
+
+async def test_retention_of_one_topic_does_not_depend_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One was deleted, one is damaged; the last was published to before its limit applied."""
+    monkeypatch.setattr("protoflow.transports.file.transport._LOOK", 0.02)
+    small = url(tmp_path, segment_bytes=300, retention=0.2, fsync_interval=0.02)
+    async with opened(small) as transport:
+        for topic in ("deleted", "damaged", "t"):
+            await publish_each(transport, 12, topic)
+        shutil.rmtree(tmp_path / "log" / "deleted")
+        described = tmp_path / "log" / "damaged" / "topic.json"
+        text = described.read_text()
+        described.write_text("{")
+        async with asyncio.timeout(5):
+            while len(segments(tmp_path / "log" / "t")) > 1:
+                await asyncio.sleep(0.01)
+            while transport.health() is None:
+                await asyncio.sleep(0.01)
+            assert "damaged/topic.json is damaged" in str(transport.health())
+            described.write_text(text)
+            while transport.health() is not None:
+                await asyncio.sleep(0.01)
+
+
+async def test_dead_letters_are_removed_although_a_segment_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has removed the segment, or it cannot be removed."""
+    dead = settings(dead_letter_topics=("dead",))
+    async with opened(url(tmp_path, segment_bytes=100)) as transport:
+        await transport.ensure(Topology(subscriptions=(dead,)), transport_mode())
+        await publish_each(transport, 5, "dead")
+
+        def unlink(path: str) -> None:
+            raise PermissionError(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            assert await transport.dead_letters.clear("dead") == 5
+        assert await transport.dead_letters.count("dead") == 0
+
+
 async def ack_or_unknown(subscription: Any, batch: Any) -> None:
     try:
         await ack(subscription, batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -13,6 +13,13 @@ from protoflow.transports.file.options import FileOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+async def all_of(calls: Iterable[asyncio.Future[None]]) -> None:
+    """Waits for all calls, then raises the first error."""
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if result is not None:
+            raise result
 
 
 class FileContext:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from protoflow.errors import TransportError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, no_group, number_of, replay_to_groups
@@ -88,7 +90,8 @@ class FileDeadLetterStore:
     async def remove(self, topic: str, marker: dict[str, object]) -> None:
         """Appends a record that removes dead letters."""
         await self.publisher.append(topic, [part(marker)])
-        await self.context.consume(self._drop_segments, topic)
+        with contextlib.suppress(TransportError):  # tried again by the next removal
+            await self.context.consume(self._drop_segments, topic)
 
     async def waiting(self, topic: str) -> list[int]:
         """Returns the positions of the dead letters that wait."""

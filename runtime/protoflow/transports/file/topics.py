@@ -177,10 +177,16 @@ class Topics:
 
     def drop_old_segments(self, topic: str) -> None:
         """Removes segments as the options say; the last that has messages always stays."""
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it, or the topic
+            self._drop_old_segments(topic)
+
+    def _drop_old_segments(self, topic: str) -> None:
         path, options = self.folder(topic), self._context.options
         if not options.retention and not options.retention_bytes:
             return
-        if topic in self._kept or self._settings(topic).get("keeps_dead_letters"):
+        if topic in self._kept or not self.exists(topic):
+            return
+        if self._settings(topic).get("keeps_dead_letters"):
             return
         found = bases(path)
         sizes = {base: os.stat(segment(path, base)).st_size for base in found}
@@ -200,7 +206,11 @@ class Topics:
         """Returns the first position that a group needs."""
         if self._context.options.retention_before_groups:
             return float("inf")
-        return min((each.read().low for each in self.journals(topic)), default=float("inf"))
+        low = float("inf")
+        for journal in self.journals(topic):
+            with contextlib.suppress(TopologyError):  # the group has ended meanwhile
+                low = min(low, journal.read().low)
+        return low
 
     def _remove_dead_broadcasts(self, topic: str, lease: float) -> None:
         """Removes the groups of processes that were killed long ago."""

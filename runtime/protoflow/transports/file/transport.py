@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from protoflow.contract.spec import Start
@@ -22,7 +22,7 @@ from protoflow.transport.kit.supervisor import describe
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
-from protoflow.transports.file.context import FileContext
+from protoflow.transports.file.context import FileContext, all_of
 from protoflow.transports.file.dead_letters import FileDeadLetterStore
 from protoflow.transports.file.message_finder import find_message, read_lag
 from protoflow.transports.file.options import FileOptions
@@ -64,7 +64,7 @@ class FileTransport:
         self.dead_letters = FileDeadLetterStore(self._context, self._topics, self._publisher)
         self._subscriptions: list[FileSubscription] = []
         self._looking: asyncio.Task[None] | None = None
-        self._problem: str | None = None
+        self._problems: dict[str, str] = {}
 
     async def open(self) -> None:
         """Creates or checks the directory. Raises ConnectionFailedError."""
@@ -109,9 +109,10 @@ class FileTransport:
         return subscription
 
     def health(self) -> str | None:
-        """What was wrong with the last write, or the directory."""
-        if self._publisher.problem or self._problem:
-            return self._publisher.problem or self._problem
+        """Returns why the directory cannot be written, or None."""
+        problem = self._publisher.problem or next(iter(self._problems.values()), None)
+        if problem is not None:
+            return problem
         root = self._context.root
         return None if os.path.isdir(root) else f"{root} does not exist"
 
@@ -137,20 +138,29 @@ class FileTransport:
 
     async def _look(self) -> None:
         """Writes to the disk at the interval, and removes old segments."""
-        interval, policy = self._context.options.fsync_interval, self._context.options.fsync
-        passed = 0.0
+        interval, passed = self._context.options.fsync_interval, 0.0
         while True:
             await asyncio.sleep(interval)
             passed += interval
-            try:
-                if policy == "interval":
-                    await self._publisher.sync()
-                if policy != "never":
-                    for subscription in self._subscriptions:
-                        await self._context.consume(subscription.sync)
-                if passed >= _LOOK:
-                    passed = 0.0
-                    await self._publisher.look()
-                self._problem = None
-            except Exception as error:  # the next time may succeed
-                self._problem = describe(error)
+            await self._attempt(self._publisher.check)
+            await self._attempt(self._sync)
+            if passed >= _LOOK:
+                passed = 0.0
+                await self._attempt(self._publisher.look)
+
+    async def _attempt(self, call: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await call()
+        except Exception as error:  # the next time may succeed
+            self._problems[call.__name__] = describe(error)
+        else:
+            self._problems.pop(call.__name__, None)
+
+    async def _sync(self) -> None:
+        policy = self._context.options.fsync
+        if policy == "never":
+            return
+        calls = [self._context.consume(each.sync) for each in self._subscriptions]
+        if policy == "interval":
+            calls.append(asyncio.ensure_future(self._publisher.sync()))
+        await all_of(calls)
