@@ -434,3 +434,38 @@ async def test_a_publish_is_confirmed_after_its_policy(
     segment = str(segments(tmp_path / "log" / "t")[0])
     assert at_once == ([segment] if policy == "always" else [])
     assert (segment in synced) == (policy != "never")
+
+
+async def test_the_age_of_a_damaged_message_is_that_of_the_next(tmp_path: Path) -> None:
+    async with opened(url(tmp_path)) as transport:
+        await transport.ensure(Topology(subscriptions=(settings(),)), transport_mode())
+        await publish_each(transport, 2)
+        file = segments(tmp_path / "log" / "t")[0]
+        data = bytearray(file.read_bytes())
+        data[30] ^= 1
+        file.write_bytes(data)
+        lag = await transport.lag("t", "g")
+        assert lag.messages == 2
+        assert lag.seconds < 60
+
+
+async def test_a_group_with_many_waiting_messages_reads_no_new_ones(tmp_path: Path) -> None:
+    async with opened(url(tmp_path, max_set_aside=2)) as transport:
+        member = await transport.subscribe(settings(max_in_flight=1), Listener())
+        waiting = messages(3, delay=0.3)
+        assert not any(await transport.submit([*waiting, Message(id="n", topic="t", payload=b"")]))
+        assert [each.message.id for each in await take(member)] == ["m0"], "n was not read"
+
+
+async def test_messages_of_another_process_are_found_at_the_next_poll(tmp_path: Path) -> None:
+    async with (
+        opened(url(tmp_path, poll_interval=0.5)) as transport,
+        opened(url(tmp_path)) as other,
+    ):
+        member = await transport.subscribe(settings(), Listener())
+        receiving = asyncio.ensure_future(take(member))
+        await asyncio.sleep(0.1)
+        await other.submit(messages(1))
+        await asyncio.sleep(0.2)
+        assert not receiving.done()
+        assert await receiving

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-import zlib
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
@@ -167,20 +166,22 @@ class FileSubscription(QueueSubscription):
 
     def _read_more(self, state: GroupState, most: int) -> bool:
         """Reads new messages. Returns False if there are none, or too many or the lane wait."""
-        if len(state.entries) >= self._context.options.max_set_aside + self.settings.max_in_flight:
+        most_entries = self._context.options.max_set_aside + self.settings.max_in_flight
+        room = most_entries - len(state.entries)
+        if room < 1:
             return False
         alone = self.settings.ordering is Ordering.PER_PARTITION
         if alone and any(each.member != self.member for each in state.entries.values()):
             return False
         try:
-            found = self._reader.read(state.cursor, most)
+            found = self._reader.read(state.cursor, min(most, room))
         except LostPositionError as error:
             go_on(self._context.settings, self._reader, state, self.settings, str(error))
             return True
         if not found:
             return False
         mine = [each for each in found if each.group in (None, self.settings.group)]
-        added = [(each.position, _lane(each), each.due) for each in mine if not each.is_marker]
+        added = [(each.position, each.lane, each.due) for each in mine if not each.is_marker]
         last = max(found, key=lambda each: each.sequence)  # damaged ones have none
         end, time = found[-1].end, found[-1].time
         state.change("read", end, last.sequence or state.sequence, time, added)
@@ -292,8 +293,3 @@ def _give_back(state: GroupState, settlement: Settlement, now: float) -> None:
     if settlement.action is Action.RELEASE:
         deliveries, due = deliveries - 1, 0.0
     state.change("back", position, due, deliveries, settlement.failures, settlement.first_failure)
-
-
-def _lane(record: Record) -> int:
-    key = None if record.head is None else record.head.get("key")
-    return (zlib.crc32(key.encode()) or 1) if key else 0
