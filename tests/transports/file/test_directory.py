@@ -150,7 +150,7 @@ async def test_retention_of_one_topic_does_not_depend_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One was deleted, one is damaged; the last was published to before its limit applied."""
-    monkeypatch.setattr("protoflow.transports.file.transport._LOOK", 0.02)
+    monkeypatch.setattr("protoflow.transports.file.transport._RETENTION", 0.02)
     small = url(tmp_path, segment_bytes=300, retention=0.2, fsync_interval=0.02)
     async with opened(small) as transport:
         for topic in ("deleted", "damaged", "t"):

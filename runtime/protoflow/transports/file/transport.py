@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from protoflow.contract.spec import Start
@@ -18,7 +18,7 @@ from protoflow.transport.interface import (
     TopologyMode,
     TransportSettings,
 )
-from protoflow.transport.kit.supervisor import describe
+from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
@@ -32,7 +32,7 @@ from protoflow.transports.file.topic_reader import read_topic
 from protoflow.transports.file.topics import Topics
 
 #: Seconds between two checks of the retention.
-_LOOK: Final = 60.0
+_RETENTION: Final = 60.0
 
 
 class FileTransport:
@@ -63,21 +63,21 @@ class FileTransport:
         self._publisher = FilePublisher(self._context, self._topics, self._published)
         self.dead_letters = FileDeadLetterStore(self._context, self._topics, self._publisher)
         self._subscriptions: list[FileSubscription] = []
-        self._looking: asyncio.Task[None] | None = None
-        self._problems: dict[str, str] = {}
+        self._periodic = (
+            Periodic(options.fsync_interval, self._sync),
+            Periodic(_RETENTION, self._publisher.look),
+        )
 
     async def open(self) -> None:
         """Creates or checks the directory. Raises ConnectionFailedError."""
         await self._context.consume(self._topics.open)
-        self._looking = asyncio.get_running_loop().create_task(self._look())
+        for each in self._periodic:
+            each.start()
 
     async def close(self) -> None:
         """Writes what was submitted, and gives back what was not settled."""
-        looking, self._looking = self._looking, None
         subscriptions, self._subscriptions = self._subscriptions, []
-        if looking is not None:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+        await asyncio.gather(*(each.stop() for each in self._periodic))
         if self._context.closed:
             return
         try:
@@ -110,8 +110,8 @@ class FileTransport:
 
     def health(self) -> str | None:
         """Returns why the directory cannot be written, or None."""
-        problem = self._publisher.problem or next(iter(self._problems.values()), None)
-        if problem is not None:
+        problems = (self._publisher.problem, *(each.problem for each in self._periodic))
+        if (problem := next(filter(None, problems), None)) is not None:
             return problem
         root = self._context.root
         return None if os.path.isdir(root) else f"{root} does not exist"
@@ -136,27 +136,9 @@ class FileTransport:
         for subscription in self._subscriptions:
             subscription.wake()
 
-    async def _look(self) -> None:
-        """Writes to the disk at the interval, and removes old segments."""
-        interval, passed = self._context.options.fsync_interval, 0.0
-        while True:
-            await asyncio.sleep(interval)
-            passed += interval
-            await self._attempt(self._publisher.check)
-            await self._attempt(self._sync)
-            if passed >= _LOOK:
-                passed = 0.0
-                await self._attempt(self._publisher.look)
-
-    async def _attempt(self, call: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await call()
-        except Exception as error:  # the next time may succeed
-            self._problems[call.__name__] = describe(error)
-        else:
-            self._problems.pop(call.__name__, None)
-
     async def _sync(self) -> None:
+        """Writes to the disk what the options say, and checks a disk that had a problem."""
+        await self._publisher.check()
         policy = self._context.options.fsync
         if policy == "never":
             return
