@@ -1,4 +1,4 @@
-"""What all parts of the transport share: settings, options, and the threads that use files."""
+"""Settings, options and threads that all parts of the transport share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FileContext:
     """One thread publishes, another consumes and reads, so neither waits for the other's disk.
 
     Attributes:
-        settings: what the runtime has passed.
+        settings: the settings from the runtime.
         options: the options of the transport.
         root: the directory of the URL.
         closed: whether `shut_down` was called.

@@ -57,7 +57,7 @@ class FileDeadLetterStore:
     """Implements `DeadLetterStore`.
 
     Attributes:
-        sources: whose dead letters are where.
+        sources: the subscriptions, with their dead-letter topics.
     """
 
     def __init__(self, context: FileContext, topics: Topics, publisher: FilePublisher) -> None:
@@ -68,20 +68,20 @@ class FileDeadLetterStore:
         self._waiting: dict[str, _Waiting] = {}
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters wait."""
+        """Returns the number of dead letters."""
         return len(await self.waiting(topic))
 
     @asynccontextmanager
     async def scan(
         self, topic: str, *, after: str = "", ids: Collection[str] | None = None
     ) -> AsyncIterator[FileScan]:
-        """Begins a scan; it takes every dead letter, whatever `ids` says."""
+        """Begins a scan. It reads every dead letter and ignores `ids`."""
         begin = number_of(after) if after else -1
         positions = [each for each in await self.waiting(topic) if each > begin]
         yield FileScan(self, topic, positions)
 
     async def clear(self, topic: str) -> int:
-        """Removes all, and the segments that have no others."""
+        """Removes all dead letters, and segments without other messages."""
         if not (positions := await self.waiting(topic)):
             return 0
         await self.remove(topic, {"removed_before": positions[-1] + 1})
@@ -94,7 +94,7 @@ class FileDeadLetterStore:
             await self.context.consume(self._drop_segments, topic)
 
     async def waiting(self, topic: str) -> list[int]:
-        """Returns the positions of the dead letters that wait."""
+        """Returns the positions of the dead letters."""
         return await self.context.consume(self._read, topic)
 
     def records(self, topic: str, positions: Sequence[int]) -> list[DeadLetterRecord]:
@@ -132,7 +132,7 @@ class FileScan:
     """Implements `DeadLetterScan`.
 
     Attributes:
-        store: whose dead letters they are.
+        store: the store of the dead letters.
         topic: the dead-letter topic.
         positions: those that were not taken yet.
     """

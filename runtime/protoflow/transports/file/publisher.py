@@ -59,7 +59,7 @@ class FilePublisher:
     def submit(
         self, messages: Sequence[Message], group: str = ""
     ) -> asyncio.Future[Sequence[PublishError | None]]:
-        """See `Transport.submit`; with a group, that one alone gets them."""
+        """See `Transport.submit`. If a group is named, no other group gets the messages."""
         submission = Submission(len(messages))
         limit, now = self._context.options.max_message_bytes, self._context.settings.clock.now()
         for index, message in enumerate(messages):
@@ -80,7 +80,7 @@ class FilePublisher:
         if written.error is not None:
             raise _as_publish_error(written.error)
 
-    async def look(self) -> None:
+    async def apply_retention(self) -> None:
         """Removes old segments of the topics that were written to here. Raises TransportError."""
         drop, topics = self._topics.drop_old_segments, [*self._appenders]
         await all_of([self._context.publish(drop, topic) for topic in topics])
@@ -145,7 +145,7 @@ class FilePublisher:
                 for index, each in enumerate(lot):
                     each.submission.done(each.place, None if index < written else error)
 
-    # What follows runs in the thread for publishing.
+    # Called in the thread for publishing.
 
     def _append_messages(self, topic: str, lot: Sequence[_Outgoing]) -> Appended:
         if self._context.settings.require_subscriber and not (
@@ -187,7 +187,7 @@ class FilePublisher:
             check_space(self._context.root)
 
     def _drop_old_segments(self, topic: str) -> None:
-        """Appending succeeds even if old segments cannot be removed; `look` reports that."""
+        """Ignores errors, so that the append succeeds; `apply_retention` reports them."""
         with contextlib.suppress(OSError, TransportError):
             self._topics.drop_old_segments(topic)
 

@@ -22,7 +22,8 @@ from protoflow.transports.file.lost_position import go_on, verify
 from protoflow.transports.file.records import Record
 from protoflow.transports.file.topics import remove_group
 
-#: Reads without a message to claim, and the messages of each, before others get the journal.
+#: The most reads without a claimable message before other members get the journal, and the most
+#: messages of each.
 _MOST_READS: Final = 5
 _AHEAD: Final = 256
 #: A member lives longer than a claim, so that not every claim has to extend its life.
@@ -74,31 +75,31 @@ class FileSubscription(QueueSubscription):
         self._left = False
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """The delivery itself, for its position never changes."""
+        """Returns the delivery itself, because its position never changes."""
         if delivery is None or not self.leases.holds(delivery):
             return None
         marks = await self._context.consume(self._marks, delivery.receipt)
         return None if marks is None else (delivery, marks)
 
     async def mark(self, delivery: Delivery) -> None:
-        """One start mark more."""
+        """Adds a start mark."""
         held = self.leases.holds(delivery)
         if not held or not await self._context.consume(self._mark, delivery.receipt, 1):
             raise TransportError(f"the lease of message {delivery.message.id} was lost")
 
     async def clear(self, delivery: Delivery) -> None:
-        """No start marks."""
+        """Removes the start marks."""
         if isinstance(delivery.receipt, Claim):  # else it is settled, and the marks are gone
             await self._context.consume(self._mark, delivery.receipt, 0)
 
     async def stop(self) -> None:
-        """Claims nothing more, and leaves once everything is settled."""
+        """Stops claiming, and leaves the group after every delivery is settled."""
         await super().stop()
         if not self.leases.held:
             await self._leave()
 
     async def close(self) -> None:
-        """Stops and leaves. What is held is free, and was delivered once more."""
+        """Ends the subscription. Held messages become free; their deliveries count."""
         try:
             await self.stop()
         finally:
@@ -107,15 +108,15 @@ class FileSubscription(QueueSubscription):
         await self._context.consume(self._close)
 
     async def end_session(self) -> None:
-        """Ends the membership, as another member does after the lease."""
+        """Ends the membership, as other members do when the lease has ended."""
         await self._context.consume(self._end_membership)
 
     def sync(self) -> None:
-        """Writes to the disk how far the group is, and what it has read before that."""
+        """Writes to the disk what the group has read, and then its journal."""
         self._reader.sync()
         self._journal.sync()
 
-    # What follows runs in the thread for consuming.
+    # Called in the thread for consuming.
 
     def _fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         now = self._clock.now()

@@ -75,7 +75,7 @@ class Topics:
             )
 
     def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes or verifies topics and groups. Raises TopologyError."""
+        """Creates or verifies topics and groups. Raises TopologyError."""
         joined = [each for each in topology.subscriptions if not each.broadcast]
         kept = {name for each in topology.subscriptions for name in each.dead_letter_topics}
         self._kept |= kept
@@ -144,7 +144,7 @@ class Topics:
         return LogReader(self.folder(topic), self._salt(topic))
 
     def appender(self, topic: str) -> LogAppender:
-        """Returns an appender to a topic, which is created if need be."""
+        """Returns an appender to a topic, which is created if necessary."""
         self.make(topic)
         options = self._context.options
         durable = options.fsync != "never"

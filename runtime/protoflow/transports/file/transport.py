@@ -65,7 +65,7 @@ class FileTransport:
         self._subscriptions: list[FileSubscription] = []
         self._periodic = (
             Periodic(options.fsync_interval, self._sync),
-            Periodic(_RETENTION, self._publisher.look),
+            Periodic(_RETENTION, self._publisher.apply_retention),
         )
 
     async def open(self) -> None:
@@ -75,7 +75,7 @@ class FileTransport:
             each.start()
 
     async def close(self) -> None:
-        """Writes what was submitted, and gives back what was not settled."""
+        """Writes submitted messages, and gives back unsettled ones."""
         subscriptions, self._subscriptions = self._subscriptions, []
         await asyncio.gather(*(each.stop() for each in self._periodic))
         if self._context.closed:
@@ -88,20 +88,20 @@ class FileTransport:
             self._context.shut_down()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes topics and groups, or reports what is missing."""
+        """Creates topics and groups, or reports the missing ones."""
         self.dead_letters.sources.add(topology.subscriptions)
         await self._context.consume(self._topics.ensure, topology, mode)
         if mode is TopologyMode.CREATE:
             await self._publisher.heal(sorted({each.topic for each in topology.subscriptions}))
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Appends with what else is on its way."""
+        """Appends messages, together with others that wait."""
         return self._publisher.submit(messages)
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> FileSubscription:
-        """Joins the group, which is made if need be."""
+        """Joins the group, which is created if necessary."""
         path = await self._context.consume(self._topics.join, settings)
         reader = await self._context.consume(self._topics.reader, settings.topic)
         subscription = FileSubscription(self._context, settings, listener, path, reader)
@@ -119,11 +119,11 @@ class FileTransport:
     def read_topic(
         self, topic: str, *, start: Start | float, follow: bool
     ) -> AsyncIterator[TopicRecord]:
-        """See `protoflow.transport.TopicReader`."""
+        """See `TopicReader`."""
         return read_topic(self._context, self._topics, topic, start, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
-        """See `protoflow.transport.MessageFinder`."""
+        """See `MessageFinder`."""
         now = self._context.settings.clock.now()
         return await self._context.consume(find_message, self._topics, query, now)
 
