@@ -16,7 +16,13 @@ from typing import Any
 
 import pytest
 from protoflow.contract.spec import Start
-from protoflow.errors import ConfigError, ConnectionFailedError, PublishError, TransportError
+from protoflow.errors import (
+    ConfigError,
+    ConnectionFailedError,
+    PublishError,
+    TopologyError,
+    TransportError,
+)
 from protoflow.message import Message
 from protoflow.transport import Topology, TopologyMode
 
@@ -51,6 +57,18 @@ async def test_a_directory_of_others_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConnectionFailedError, match="has other files and no file format"):
         await make(url(tmp_path)).open()
     assert [each.name for each in (tmp_path / "log").iterdir()] == ["notes.txt"]
+
+
+async def test_verify_names_everything_that_is_missing(tmp_path: Path) -> None:
+    async with opened(url(tmp_path)) as transport:
+        dead = settings("a", dead_letter_topics=("a..g..dead",))
+        topology = Topology(subscriptions=(dead,), topics=("b",))
+        with pytest.raises(TopologyError) as caught:
+            await transport.ensure(topology, TopologyMode.VERIFY)
+        text = str(caught.value)
+        assert "topic a, topic a..g..dead, topic b, group g of topic a; start once with" in text
+        await transport.ensure(topology, TopologyMode.NONE)
+        assert not (tmp_path / "log" / "a").exists()
 
 
 async def test_foreign_files_are_ignored(tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ class PostgresTransport:
             lacking = await topologies.missing(self._database, topology)
             if lacking:
                 raise TopologyError(
-                    f"missing in schema {self._database.schema}: {', '.join(lacking)}"
+                    f"missing in schema {self._database.schema}: {', '.join(lacking)}; start once"
+                    " with topology mode create"
                 )
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
