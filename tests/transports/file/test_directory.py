@@ -16,7 +16,13 @@ from typing import Any
 
 import pytest
 from protoflow.contract.spec import Start
-from protoflow.errors import ConfigError, ConnectionFailedError, PublishError, TransportError
+from protoflow.errors import (
+    ConfigError,
+    ConnectionFailedError,
+    PublishError,
+    TopologyError,
+    TransportError,
+)
 from protoflow.message import Message
 from protoflow.transport import Topology, TopologyMode
 
@@ -51,6 +57,18 @@ async def test_a_directory_of_others_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConnectionFailedError, match="has other files and no file format"):
         await make(url(tmp_path)).open()
     assert [each.name for each in (tmp_path / "log").iterdir()] == ["notes.txt"]
+
+
+async def test_verify_names_everything_that_is_missing(tmp_path: Path) -> None:
+    async with opened(url(tmp_path)) as transport:
+        dead = settings("a", dead_letter_topics=("a..g..dead",))
+        topology = Topology(subscriptions=(dead,), topics=("b",))
+        with pytest.raises(TopologyError) as caught:
+            await transport.ensure(topology, TopologyMode.VERIFY)
+        text = str(caught.value)
+        assert "topic a, topic a..g..dead, topic b, group g of topic a; start once with" in text
+        await transport.ensure(topology, TopologyMode.NONE)
+        assert not (tmp_path / "log" / "a").exists()
 
 
 async def test_foreign_files_are_ignored(tmp_path: Path) -> None:
@@ -128,6 +146,64 @@ async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
         await ack(subscription, batch)
     async with opened(url(tmp_path)) as transport:
         assert (await transport.lag("t", "g")).messages == 0
+
+
+async def test_readiness_returns_without_another_publish(tmp_path: Path) -> None:
+    """An application that gets no requests while it is not ready publishes nothing."""
+    async with opened(url(tmp_path, fsync_interval=0.02)) as transport:
+        assert not any(await transport.submit(messages(9)))
+        file = segments(tmp_path / "log" / "t")[0]
+        with largest_file(file.stat().st_size + 20):
+            assert all(await transport.submit(messages(2)))
+            assert not any(await transport.submit(messages(1, topic="u")))
+            await asyncio.sleep(0.1)
+            assert "File too large" in str(transport.health()), "another topic does not hide it"
+        async with asyncio.timeout(5):
+            while transport.health() is not None:
+                await asyncio.sleep(0.01)
+    assert [each.name for each in (tmp_path / "log").rglob(".*")] == []
+
+
+async def test_retention_of_one_topic_does_not_depend_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One was deleted, one is damaged; the last was published to before its limit applied."""
+    monkeypatch.setattr("protoflow.transports.file.transport._RETENTION", 0.02)
+    small = url(tmp_path, segment_bytes=300, retention=0.2, fsync_interval=0.02)
+    async with opened(small) as transport:
+        for topic in ("deleted", "damaged", "t"):
+            await publish_each(transport, 12, topic)
+        shutil.rmtree(tmp_path / "log" / "deleted")
+        described = tmp_path / "log" / "damaged" / "topic.json"
+        text = described.read_text()
+        described.write_text("{")
+        async with asyncio.timeout(5):
+            while len(segments(tmp_path / "log" / "t")) > 1:
+                await asyncio.sleep(0.01)
+            while transport.health() is None:
+                await asyncio.sleep(0.01)
+            assert "damaged/topic.json is damaged" in str(transport.health())
+            described.write_text(text)
+            while transport.health() is not None:
+                await asyncio.sleep(0.01)
+
+
+async def test_dead_letters_are_removed_although_a_segment_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has removed the segment, or it cannot be removed."""
+    dead = settings(dead_letter_topics=("dead",))
+    async with opened(url(tmp_path, segment_bytes=100)) as transport:
+        await transport.ensure(Topology(subscriptions=(dead,)), transport_mode())
+        await publish_each(transport, 5, "dead")
+
+        def unlink(path: str) -> None:
+            raise PermissionError(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            assert await transport.dead_letters.clear("dead") == 5
+        assert await transport.dead_letters.count("dead") == 0
 
 
 async def ack_or_unknown(subscription: Any, batch: Any) -> None:
@@ -376,3 +452,38 @@ async def test_a_publish_is_confirmed_after_its_policy(
     segment = str(segments(tmp_path / "log" / "t")[0])
     assert at_once == ([segment] if policy == "always" else [])
     assert (segment in synced) == (policy != "never")
+
+
+async def test_the_age_of_a_damaged_message_is_that_of_the_next(tmp_path: Path) -> None:
+    async with opened(url(tmp_path)) as transport:
+        await transport.ensure(Topology(subscriptions=(settings(),)), transport_mode())
+        await publish_each(transport, 2)
+        file = segments(tmp_path / "log" / "t")[0]
+        data = bytearray(file.read_bytes())
+        data[30] ^= 1
+        file.write_bytes(data)
+        lag = await transport.lag("t", "g")
+        assert lag.messages == 2
+        assert lag.seconds < 60
+
+
+async def test_a_group_with_many_waiting_messages_reads_no_new_ones(tmp_path: Path) -> None:
+    async with opened(url(tmp_path, max_set_aside=2)) as transport:
+        member = await transport.subscribe(settings(max_in_flight=1), Listener())
+        waiting = messages(3, delay=0.3)
+        assert not any(await transport.submit([*waiting, Message(id="n", topic="t", payload=b"")]))
+        assert [each.message.id for each in await take(member)] == ["m0"], "n was not read"
+
+
+async def test_messages_of_another_process_are_found_at_the_next_poll(tmp_path: Path) -> None:
+    async with (
+        opened(url(tmp_path, poll_interval=0.5)) as transport,
+        opened(url(tmp_path)) as other,
+    ):
+        member = await transport.subscribe(settings(), Listener())
+        receiving = asyncio.ensure_future(take(member))
+        await asyncio.sleep(0.1)
+        await other.submit(messages(1))
+        await asyncio.sleep(0.2)
+        assert not receiving.done()
+        assert await receiving

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from protoflow.transports.file import frames
+from protoflow.transports.file import frames, records
 from protoflow.transports.file.log_reader import LogReader, LostPositionError
 
 from tests.transports.file.logs import NOW, SALT, appender, ids, part, read, segments, write
@@ -163,8 +164,24 @@ def test_after_a_crash_the_lost_tail_is_reported(
     assert ids(read(tmp_path)) == ["m0", "m1", "m2"]
 
 
+def foreign(**head: Any) -> bytes:
+    return records.body(1, NOW, records.part(head))
+
+
 @pytest.mark.parametrize(
-    "body", [b"", b"x", b"x" * 20, b"\0" * 16 + b"\2\0\0\0[]", b"\0" * 16 + b"\2\0\0\0{}"]
+    "body",
+    [
+        b"",
+        b"x",
+        b"x" * 20,
+        b"\0" * 16 + b"\2\0\0\0[]",
+        b"\0" * 16 + b"\2\0\0\0{}",
+        foreign(id="f", metadata={}, due="5"),
+        foreign(id="f", metadata={}, due=float("nan")),
+        foreign(id="f", metadata={}, due=10**400),
+        foreign(removed=["1"]),
+        foreign(removed_before="7"),
+    ],
 )
 def test_a_record_of_another_program_is_damage_and_blocks_nothing(
     tmp_path: Path, body: bytes
@@ -175,6 +192,25 @@ def test_a_record_of_another_program_is_damage_and_blocks_nothing(
         file.write(frames.pack(SALT, end, body))
         file.write(frames.pack(SALT, end + len(body) + frames.EXTRA, read_body(tmp_path)))
     assert ids(read(tmp_path)) == ["m0", "!", "m0"]
+
+
+def test_a_time_is_found_although_the_first_record_of_a_segment_is_damaged(tmp_path: Path) -> None:
+    write(tmp_path, 6, segment_bytes=1)
+    damaged = segments(tmp_path)[3]
+    data = bytearray(damaged.read_bytes())
+    data[40] ^= 1
+    damaged.write_bytes(data)
+    reader = LogReader(str(tmp_path), SALT)
+    starts = [each.position for each in read(tmp_path)]
+    assert (
+        [reader.at_time(NOW + number) for number in range(6)]
+        == [
+            *starts[:3],
+            starts[4],  # the damaged one has no time
+            *starts[4:],
+        ]
+    )
+    reader.close()
 
 
 def read_body(folder: Path) -> bytes:

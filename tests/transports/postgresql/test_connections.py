@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 from protoflow.contract.spec import Ordering
-from protoflow.errors import PublishError
+from protoflow.errors import PublishError, TransportError
 from protoflow.transports.postgresql.subscription import PostgresSubscription
 
 from tests.transports.postgresql.harness import (
@@ -48,6 +48,20 @@ async def test_connections_that_an_operator_ends_are_made_again(
             break
         await asyncio.sleep(0.1)
     assert 10 in numbers(await take(member, 1))
+
+
+async def test_readiness_returns_without_another_publish(
+    place: TestSchema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application that gets no requests while it is not ready publishes nothing."""
+    monkeypatch.setattr("protoflow.transports.postgresql.transport._CHECK", 0.05)
+    transport = await place.open()
+    with pytest.raises(TransportError):
+        await transport._database.fetch("SELECT 1 / 0")
+    assert transport.health() is not None
+    async with asyncio.timeout(5):
+        while transport.health() is not None:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_server_that_turns_read_only_refuses_until_it_is_a_primary_again(

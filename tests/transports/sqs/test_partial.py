@@ -23,6 +23,7 @@ from tests.transports.nats.harness import (
     join,
     message,
     nothing,
+    opened,
     payloads,
     publish,
     take,
@@ -227,3 +228,17 @@ async def test_leases_are_renewed_although_the_solo_queue_cannot_be_looked_at(
     assert requests.of("get_queue_attributes")
     assert listener.lost == []
     await ack(subscription, held)
+
+
+async def test_readiness_returns_without_another_publish(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application that gets no requests while it is not ready publishes nothing."""
+    monkeypatch.setattr("protoflow.transports.sqs.transport._CHECK", 0.05)
+    transport: Any
+    async with opened(url, wait_time=1) as transport:
+        transport._connection.problem = "publish_batch was not answered within 10 s"
+        assert transport.health() is not None
+        async with asyncio.timeout(5):
+            while transport.health() is not None:
+                await asyncio.sleep(0.01)

@@ -12,6 +12,7 @@
 | `Submission` | several published messages, one future |
 | `HealthReporter` | problems, reported when the first begins and the last ends |
 | `Supervisor` | a connection that is made again whenever it is lost |
+| `Periodic` | a function that is called at an interval, whatever it raises |
 | `Backoff` | waits between repeated attempts |
 | `WakeSignal` | waiting until something may have arrived |
 | `TlsOptions`, `CredentialOptions` | options that have the same names on every transport |
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from protoflow.transport.kit.health_reporter import HealthReporter as HealthReporter
     from protoflow.transport.kit.lease_renewer import LeaseRenewer as LeaseRenewer
     from protoflow.transport.kit.leases import LeaseTable as LeaseTable
+    from protoflow.transport.kit.periodic import Periodic as Periodic
     from protoflow.transport.kit.queue_source import QueueSource as QueueSource
     from protoflow.transport.kit.ready_queue import ReadyQueue as ReadyQueue
     from protoflow.transport.kit.replay import DeadLetterSources as DeadLetterSources
@@ -57,6 +59,7 @@ _HOMES = {
     "HealthReporter": "health_reporter",
     "LeaseRenewer": "lease_renewer",
     "LeaseTable": "leases",
+    "Periodic": "periodic",
     "QueueSource": "queue_source",
     "QueueSubscription": "subscription",
     "ReadyQueue": "ready_queue",

@@ -97,6 +97,7 @@ Address = Callable[[DeadLetterRecord], Awaitable[Message]]
 Publish = Callable[
     [Sequence[DeadLetterRecord], Sequence[Message]], Awaitable[Sequence[PublishError | None]]
 ]
+Submit = Callable[[Sequence[Message], str], Awaitable[Sequence[PublishError | None]]]
 Remove = Callable[[Sequence[DeadLetterRecord]], Awaitable[None]]
 
 
@@ -150,6 +151,51 @@ async def replay_in_order(
                 fail(index, left_behind())
         waiting = [each for each in waiting if results[each[0]] is None]
     return results
+
+
+async def replay_to_groups(
+    records: Sequence[DeadLetterRecord],
+    sources: DeadLetterSources,
+    check_group: Callable[[Message, str], Awaitable[None]],
+    submit: Submit,
+    remove: Remove,
+    *,
+    to_origin: bool,
+) -> Sequence[Exception | None]:
+    """Implements `DeadLetterScan.replay` if a message can be published to one group of its topic.
+
+    Args:
+        records: the dead letters to replay.
+        sources: the subscriptions with their dead-letter topics.
+        check_group: raises NotReplayableError if the group does not exist.
+        submit: publishes messages to the group, or to every group if it is empty.
+        remove: removes records whose messages are confirmed.
+        to_origin: every group of the original topic gets the messages.
+    """
+    groups: dict[int, str] = {}  # two groups may have dead-lettered the same id
+
+    async def address(record: DeadLetterRecord) -> Message:
+        message, group = sources.replayed(record, to_origin=to_origin)
+        message.mandatory = True
+        if not to_origin:
+            await check_group(message, group)
+            groups[id(message)] = group
+        return message
+
+    async def publish(
+        _: Sequence[DeadLetterRecord], messages: Sequence[Message]
+    ) -> Sequence[PublishError | None]:
+        futures = [submit([each], groups.get(id(each), "")) for each in messages]
+        return [(await future)[0] for future in futures]
+
+    return await replay_in_order(records, address, publish, remove)
+
+
+def no_group(topic: str, group: str) -> NotReplayableError:
+    """Returns the error of a dead letter whose group does not exist."""
+    return NotReplayableError(
+        f"group {group!r:.100} of {topic!r:.100} does not exist; replay it to its original topic"
+    )
 
 
 def may_pass(error: Exception) -> bool:

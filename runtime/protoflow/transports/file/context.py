@@ -1,9 +1,9 @@
-"""What all parts of the transport share: settings, options, and the threads that use files."""
+"""Settings, options and threads that all parts of the transport share."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -15,11 +15,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+async def all_of(calls: Iterable[asyncio.Future[None]]) -> None:
+    """Waits for all calls, then raises the first error."""
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if result is not None:
+            raise result
+
+
 class FileContext:
     """One thread publishes, another consumes and reads, so neither waits for the other's disk.
 
     Attributes:
-        settings: what the runtime has passed.
+        settings: the settings from the runtime.
         options: the options of the transport.
         root: the directory of the URL.
         closed: whether `shut_down` was called.

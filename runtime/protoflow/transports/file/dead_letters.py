@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from protoflow.errors import NotReplayableError, PublishError, TransportError
+from protoflow.errors import TransportError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
+from protoflow.transport.kit.replay import DeadLetterSources, no_group, number_of, replay_to_groups
 from protoflow.transports.file.context import FileContext
-from protoflow.transports.file.journal import JOURNAL
 from protoflow.transports.file.log_reader import LogReader, bases, segment
 from protoflow.transports.file.publisher import FilePublisher
 from protoflow.transports.file.records import part
@@ -57,7 +57,7 @@ class FileDeadLetterStore:
     """Implements `DeadLetterStore`.
 
     Attributes:
-        sources: whose dead letters are where.
+        sources: the subscriptions, with their dead-letter topics.
     """
 
     def __init__(self, context: FileContext, topics: Topics, publisher: FilePublisher) -> None:
@@ -68,20 +68,20 @@ class FileDeadLetterStore:
         self._waiting: dict[str, _Waiting] = {}
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters wait."""
+        """Returns the number of dead letters."""
         return len(await self.waiting(topic))
 
     @asynccontextmanager
     async def scan(
         self, topic: str, *, after: str = "", ids: Collection[str] | None = None
     ) -> AsyncIterator[FileScan]:
-        """Begins a scan; it takes every dead letter, whatever `ids` says."""
+        """Begins a scan. It reads every dead letter and ignores `ids`."""
         begin = number_of(after) if after else -1
         positions = [each for each in await self.waiting(topic) if each > begin]
         yield FileScan(self, topic, positions)
 
     async def clear(self, topic: str) -> int:
-        """Removes all, and the segments that have no others."""
+        """Removes all dead letters, and segments without other messages."""
         if not (positions := await self.waiting(topic)):
             return 0
         await self.remove(topic, {"removed_before": positions[-1] + 1})
@@ -90,10 +90,11 @@ class FileDeadLetterStore:
     async def remove(self, topic: str, marker: dict[str, object]) -> None:
         """Appends a record that removes dead letters."""
         await self.publisher.append(topic, [part(marker)])
-        await self.context.consume(self._drop_segments, topic)
+        with contextlib.suppress(TransportError):  # tried again by the next removal
+            await self.context.consume(self._drop_segments, topic)
 
     async def waiting(self, topic: str) -> list[int]:
-        """Returns the positions of the dead letters that wait."""
+        """Returns the positions of the dead letters."""
         return await self.context.consume(self._read, topic)
 
     def records(self, topic: str, positions: Sequence[int]) -> list[DeadLetterRecord]:
@@ -131,7 +132,7 @@ class FileScan:
     """Implements `DeadLetterScan`.
 
     Attributes:
-        store: whose dead letters they are.
+        store: the store of the dead letters.
         topic: the dead-letter topic.
         positions: those that were not taken yet.
     """
@@ -154,24 +155,10 @@ class FileScan:
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
         """Publishes records, and removes those that are confirmed."""
-        groups: dict[int, str] = {}  # two groups may have dead-lettered the same id
-
-        async def address(record: DeadLetterRecord) -> Message:
-            message, group = self.store.sources.replayed(record, to_origin=to_origin)
-            message.mandatory = True
-            if not to_origin:
-                self._check_group(message.topic, group)
-                groups[id(message)] = group
-            return message
-
-        async def publish(
-            chosen: Sequence[DeadLetterRecord], messages: Sequence[Message]
-        ) -> Sequence[PublishError | None]:
-            submit = self.store.publisher.submit
-            futures = [submit([each], groups.get(id(each), "")) for each in messages]
-            return [(await future)[0] for future in futures]
-
-        return await replay_in_order(records, address, publish, self.remove)
+        submit = self.store.publisher.submit
+        return await replay_to_groups(
+            records, self.store.sources, self._check_group, submit, self.remove, to_origin=to_origin
+        )
 
     async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
         """Removes records."""
@@ -179,13 +166,7 @@ class FileScan:
             removed = [int(record.position) for record in records]
             await self.store.remove(self.topic, {"removed": removed})
 
-    def _check_group(self, topic: str, group: str) -> None:
-        try:
-            exists = os.path.exists(f"{self.store.topics.group(topic, group)}/{JOURNAL}")
-        except OSError as error:
-            raise TransportError(f"{topic}: {error}") from error
-        if not exists:
-            raise NotReplayableError(
-                f"group {group!r:.100} of {topic!r:.100} does not exist; replay it to its"
-                " original topic"
-            )
+    async def _check_group(self, message: Message, group: str) -> None:
+        topics = self.store.topics
+        if not await self.store.context.consume(topics.has_group, message.topic, group):
+            raise no_group(message.topic, group)

@@ -11,6 +11,8 @@ from typing import Final
 
 _FOLDER: Final = 0o700
 _FILE: Final = 0o600
+#: The bytes that `check_space` writes.
+_PROBE: Final = 4096
 
 
 def make_folder(path: str) -> None:
@@ -55,6 +57,17 @@ def replace_file(path: str, data: bytes, *, alone: bool = True) -> None:
         os.close(descriptor)
     os.rename(draft, path)
     sync_folder(os.path.dirname(path))
+
+
+def check_space(folder: str) -> None:
+    """Writes a file and removes it. Raises OSError if that is not possible."""
+    path = f"{folder}/.{uuid.uuid4().hex}"
+    descriptor = open_file(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    try:
+        write_all(descriptor, bytes(_PROBE))
+    finally:
+        os.close(descriptor)
+        os.unlink(path)
 
 
 def sync_folder(path: str) -> None:

@@ -78,16 +78,6 @@ def next_frame(salt: int, base: int, data: bytes, offset: int) -> int | None:
     return None
 
 
-def last_frame(salt: int, base: int, data: bytes) -> tuple[int, bytes] | None:
-    """Returns offset and body of the frame with which the data end; None if they do not."""
-    if len(data) < EXTRA:
-        return None
-    (length,) = _TAIL.unpack_from(data, len(data) - TAIL)
-    offset = len(data) - int(length) - EXTRA
-    body = body_at(salt, base + offset, data, offset) if offset >= 0 else None
-    return None if body is None or len(body) != length else (offset, body)
-
-
 def last_length(tail: bytes) -> int:
     """Returns how long the last frame claims to be, from the last bytes of a file."""
     return int(_TAIL.unpack_from(tail, len(tail) - TAIL)[0]) + EXTRA

@@ -44,7 +44,9 @@ class Entry:
 
 
 class GroupState:
-    """Changes are JSON: `[name, ...]`, the name that of a method here.
+    """The state, and the changes that have led to it.
+
+    A change is JSON: `[name, ...]`. The name is that of a method here, without its underscore.
 
     Attributes:
         cursor: the position of the next message to read.
@@ -53,7 +55,8 @@ class GroupState:
         entries: what is not settled, by position.
         members: until when each member lives, in seconds since the epoch.
         touched: the positions whose entries were changed; their reader clears it.
-        all_touched: whether there were too many, and any entry may be changed; so, too.
+        all_touched: whether `touched` was too long, so any entry may have changed; the same reader
+            clears it.
     """
 
     def __init__(self) -> None:

@@ -165,7 +165,9 @@ class Journal:
             self._inode, self._size, self._whole = found.st_ino, found.st_size, found.st_size
 
     def _gone(self) -> TopologyError:
-        return TopologyError(f"group {self.path} has no journal; start once with topology create")
+        return TopologyError(
+            f"group {self.path} has no journal; start once with topology mode create"
+        )
 
 
 def _packed(position: int, changes: list[Any]) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 from bisect import bisect_left, bisect_right
@@ -118,7 +119,7 @@ class LogReader:
     def at_time(self, time: float) -> int:
         """Returns the position of the first record that was published at a time or later."""
         found = bases(self.path)
-        after = bisect_left(found, time, key=self._time_of)
+        after = bisect_left(found, time, key=self.time_from)
         position = found[after - 1] if after else self.first()
         while read := self.read(position):
             for record in read:
@@ -126,6 +127,15 @@ class LogReader:
                     return record.position
             position = read[-1].end
         return position
+
+    def time_from(self, position: int) -> float:
+        """Returns the time of the first readable record from a position on, or infinity."""
+        while read := self.read(position):
+            for record in read:
+                if record.damage is None:
+                    return record.time
+            position = read[-1].end
+        return math.inf
 
     def sync(self) -> None:
         """Writes to the disk what was read."""
@@ -138,10 +148,6 @@ class LogReader:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _time_of(self, base: int) -> float:
-        first = self.read(base, 1)
-        return first[0].time if first else float("inf")
 
     def _open(self, position: int) -> int | None:
         """Returns the file with a position; None: nothing is there yet."""

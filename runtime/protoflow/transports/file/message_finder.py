@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 
 from protoflow.counted import counted
@@ -40,8 +41,8 @@ def read_lag(topics: Topics, topic: str, group: str, now: float) -> Lag:
     with contextlib.closing(topics.reader(topic)) as reader:
         state = Journal(topics.group(topic, group)).read()
         messages = len(state.entries) + reader.count(state.cursor, state.sequence)
-        oldest = reader.read(state.low, 1) if messages else []
-    seconds = max(0.0, now - oldest[0].time) if oldest else None
+        oldest = reader.time_from(state.low) if messages else math.inf
+    seconds = max(0.0, now - oldest) if oldest < math.inf else None
     return Lag(messages=messages, seconds=seconds)
 
 

@@ -14,7 +14,7 @@ from protoflow.contract import names as naming
 
 _LIMIT: Final = 200
 _OTHER: Final = re.compile(r"^\.|[^A-Za-z0-9._-]")
-#: Parts the name of a broadcast's group from the rest; in no other name.
+#: Separates the name of a broadcast group from its unique part; no other name contains it.
 _BROADCAST: Final = "~"
 
 

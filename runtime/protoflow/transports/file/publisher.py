@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
-from protoflow.transports.file.context import FileContext
+from protoflow.transports.file.context import FileContext, all_of
+from protoflow.transports.file.disk import check_space
 from protoflow.transports.file.log_appender import Appended, LogAppender
 from protoflow.transports.file.records import encode
 from protoflow.transports.file.topics import Topics
@@ -36,15 +37,11 @@ class FilePublisher:
         context: the threads, settings and options of the transport.
         topics: the topics.
         published: called on the event loop after messages were written.
-
-    Attributes:
-        problem: why the last write failed; None: it did not.
     """
 
     def __init__(
         self, context: FileContext, topics: Topics, published: Callable[[], object]
     ) -> None:
-        self.problem: str | None = None
         self._context = context
         self._topics = topics
         self._published = published
@@ -52,11 +49,17 @@ class FilePublisher:
         self._writing: asyncio.Task[None] | None = None
         self._appenders: dict[str, LogAppender] = {}
         self._unsynced: set[LogAppender] = set()
+        self._problems: dict[str, str] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """Why a topic cannot be written."""
+        return next(iter(self._problems.values()), None)
 
     def submit(
         self, messages: Sequence[Message], group: str = ""
     ) -> asyncio.Future[Sequence[PublishError | None]]:
-        """See `Transport.submit`; with a group, that one alone gets them."""
+        """See `Transport.submit`. If a group is named, no other group gets the messages."""
         submission = Submission(len(messages))
         limit, now = self._context.options.max_message_bytes, self._context.settings.clock.now()
         for index, message in enumerate(messages):
@@ -77,10 +80,17 @@ class FilePublisher:
         if written.error is not None:
             raise _as_publish_error(written.error)
 
-    async def look(self) -> None:
-        """Removes old segments of the topics that were written to here."""
-        for topic in [*self._appenders]:
-            await self._context.publish(self._topics.drop_old_segments, topic)
+    async def apply_retention(self) -> None:
+        """Removes old segments of the topics that were written to here. Raises TransportError."""
+        drop, topics = self._topics.drop_old_segments, [*self._appenders]
+        await all_of([self._context.publish(drop, topic) for topic in topics])
+
+    async def check(self) -> None:
+        """Checks topics that could not be written: an idle process publishes nothing more."""
+        for topic in [*self._problems]:
+            with contextlib.suppress(TransportError):  # the problem stays
+                await self._context.publish(self._check, topic)
+                self._problems.pop(topic, None)
 
     async def sync(self) -> None:
         """Writes to the disk what was confirmed before, with `fsync` = `interval`."""
@@ -128,11 +138,14 @@ class FilePublisher:
                     error = None if failed is None else _as_publish_error(failed)
                 except Exception as failure:
                     error = _as_publish_error(failure)
-                self.problem = None if isinstance(error, PublishRefusedError | None) else str(error)
+                if isinstance(error, PublishRefusedError | None):
+                    self._problems.pop(topic, None)
+                else:
+                    self._problems[topic] = str(error)
                 for index, each in enumerate(lot):
                     each.submission.done(each.place, None if index < written else error)
 
-    # What follows runs in the thread for publishing.
+    # Called in the thread for publishing.
 
     def _append_messages(self, topic: str, lot: Sequence[_Outgoing]) -> Appended:
         if self._context.settings.require_subscriber and not (
@@ -166,19 +179,29 @@ class FilePublisher:
         self._appender(topic).heal()
         self._drop_old_segments(topic)
 
+    def _check(self, topic: str) -> None:
+        if self._topics.exists(topic):
+            self._appender(topic).heal()
+            check_space(self._topics.folder(topic))
+        else:  # the next publish makes it
+            check_space(self._context.root)
+
     def _drop_old_segments(self, topic: str) -> None:
-        """Appending succeeds even if old segments cannot be removed; `look` reports that."""
+        """Ignores errors, so that the append succeeds; `apply_retention` reports them."""
         with contextlib.suppress(OSError, TransportError):
             self._topics.drop_old_segments(topic)
 
     def _sync(self) -> None:
-        while self._unsynced:
-            appender = self._unsynced.pop()
+        unsynced, self._unsynced = self._unsynced, set()
+        failure: OSError | None = None
+        for appender in unsynced:
             try:
                 appender.sync()
-            except OSError:
+            except OSError as error:
+                failure = error
                 self._unsynced.add(appender)
-                raise
+        if failure is not None:
+            raise failure
 
     def _close(self) -> None:
         try:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -23,6 +24,8 @@ from protoflow.transport.topic_reader import TopicRecord
 
 _NUMBERS: Final = struct.Struct("<QQI")
 _SECOND: Final = 1_000_000
+#: Positions and times are below it, as those of the numbers before the head.
+_LARGEST: Final = 1 << 64
 #: What a head can raise that this module has not written.
 _FOREIGN: Final = (
     ValueError,
@@ -67,6 +70,12 @@ class Record:
     def group(self) -> str | None:
         """The only group that gets it; None: every group does."""
         return None if self.head is None else self.head.get("group")
+
+    @property
+    def lane(self) -> int:
+        """The checksum of its key; 0: it has none."""
+        key = None if self.head is None else self.head.get("key")
+        return (zlib.crc32(key.encode()) or 1) if key else 0
 
     @property
     def due(self) -> float:
@@ -116,7 +125,7 @@ def encode(message: Message, limit: int, now: float, group: str = "") -> bytes:
         encoded = part(head, payload)
         if len(encoded) > limit:
             raise ValueError(f"it has {len(encoded)} bytes, {limit} are allowed")
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PublishRefusedError(f"message {message.id!r} cannot be stored: {error}") from error
     return encoded
 
@@ -130,12 +139,6 @@ def part(head: Mapping[str, Any], payload: bytes | bytearray | memoryview = b"")
 def body(sequence: int, time: float, part: bytes) -> bytes:
     """Returns the body of a frame."""
     return sequence.to_bytes(8, "little") + round(time * _SECOND).to_bytes(8, "little") + part
-
-
-def numbers(body: bytes) -> tuple[int, float]:
-    """Returns sequence and time of a body."""
-    sequence, time, _ = _NUMBERS.unpack_from(body)
-    return sequence, time / _SECOND
 
 
 def decode(position: int, end: int, body: bytes) -> Record:
@@ -156,9 +159,15 @@ def decode(position: int, end: int, body: bytes) -> Record:
 def _check(head: dict[str, Any]) -> None:
     """Raises an error if a head has other values than this module writes."""
     if "removed" in head or "removed_before" in head:
-        sum([int(head.get("removed_before", 0)), *map(int, head.get("removed", ()))])
+        _check_integers([head.get("removed_before", 0), *head.get("removed", ())])
         return
     metadata = head["metadata"]
     "".join([head["id"], head.get("group", ""), *metadata, *metadata.values()]).encode()
     bytes.fromhex(head.get("key", ""))
-    float(head.get("due", 0))
+    _check_integers([head.get("due", 0)])
+
+
+def _check_integers(values: Sequence[object]) -> None:
+    for value in values:
+        if type(value) is not int or not 0 <= value < _LARGEST:
+            raise ValueError(f"{value!r:.40} is no position or time")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-import zlib
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
@@ -23,7 +22,8 @@ from protoflow.transports.file.lost_position import go_on, verify
 from protoflow.transports.file.records import Record
 from protoflow.transports.file.topics import remove_group
 
-#: Reads without a message to claim, and the messages of each, before others get the journal.
+#: The most reads without a claimable message before other members get the journal, and the most
+#: messages of each.
 _MOST_READS: Final = 5
 _AHEAD: Final = 256
 #: A member lives longer than a claim, so that not every claim has to extend its life.
@@ -75,31 +75,31 @@ class FileSubscription(QueueSubscription):
         self._left = False
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """The delivery itself, for its position never changes."""
+        """Returns the delivery itself, because its position never changes."""
         if delivery is None or not self.leases.holds(delivery):
             return None
         marks = await self._context.consume(self._marks, delivery.receipt)
         return None if marks is None else (delivery, marks)
 
     async def mark(self, delivery: Delivery) -> None:
-        """One start mark more."""
+        """Adds a start mark."""
         held = self.leases.holds(delivery)
         if not held or not await self._context.consume(self._mark, delivery.receipt, 1):
             raise TransportError(f"the lease of message {delivery.message.id} was lost")
 
     async def clear(self, delivery: Delivery) -> None:
-        """No start marks."""
+        """Removes the start marks."""
         if isinstance(delivery.receipt, Claim):  # else it is settled, and the marks are gone
             await self._context.consume(self._mark, delivery.receipt, 0)
 
     async def stop(self) -> None:
-        """Claims nothing more, and leaves once everything is settled."""
+        """Stops claiming, and leaves the group after every delivery is settled."""
         await super().stop()
         if not self.leases.held:
             await self._leave()
 
     async def close(self) -> None:
-        """Stops and leaves. What is held is free, and was delivered once more."""
+        """Ends the subscription. Held messages become free; their deliveries count."""
         try:
             await self.stop()
         finally:
@@ -108,15 +108,15 @@ class FileSubscription(QueueSubscription):
         await self._context.consume(self._close)
 
     async def end_session(self) -> None:
-        """Ends the membership, as another member does after the lease."""
+        """Ends the membership, as other members do when the lease has ended."""
         await self._context.consume(self._end_membership)
 
     def sync(self) -> None:
-        """Writes to the disk how far the group is, and what it has read before that."""
+        """Writes to the disk what the group has read, and then its journal."""
         self._reader.sync()
         self._journal.sync()
 
-    # What follows runs in the thread for consuming.
+    # Called in the thread for consuming.
 
     def _fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         now = self._clock.now()
@@ -167,20 +167,22 @@ class FileSubscription(QueueSubscription):
 
     def _read_more(self, state: GroupState, most: int) -> bool:
         """Reads new messages. Returns False if there are none, or too many or the lane wait."""
-        if len(state.entries) >= self._context.options.max_set_aside + self.settings.max_in_flight:
+        most_entries = self._context.options.max_set_aside + self.settings.max_in_flight
+        room = most_entries - len(state.entries)
+        if room < 1:
             return False
         alone = self.settings.ordering is Ordering.PER_PARTITION
         if alone and any(each.member != self.member for each in state.entries.values()):
             return False
         try:
-            found = self._reader.read(state.cursor, most)
+            found = self._reader.read(state.cursor, min(most, room))
         except LostPositionError as error:
             go_on(self._context.settings, self._reader, state, self.settings, str(error))
             return True
         if not found:
             return False
         mine = [each for each in found if each.group in (None, self.settings.group)]
-        added = [(each.position, _lane(each), each.due) for each in mine if not each.is_marker]
+        added = [(each.position, each.lane, each.due) for each in mine if not each.is_marker]
         last = max(found, key=lambda each: each.sequence)  # damaged ones have none
         end, time = found[-1].end, found[-1].time
         state.change("read", end, last.sequence or state.sequence, time, added)
@@ -292,8 +294,3 @@ def _give_back(state: GroupState, settlement: Settlement, now: float) -> None:
     if settlement.action is Action.RELEASE:
         deliveries, due = deliveries - 1, 0.0
     state.change("back", position, due, deliveries, settlement.failures, settlement.first_failure)
-
-
-def _lane(record: Record) -> int:
-    key = None if record.head is None else record.head.get("key")
-    return (zlib.crc32(key.encode()) or 1) if key else 0

@@ -75,7 +75,7 @@ class Topics:
             )
 
     def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes or verifies topics and groups. Raises TopologyError."""
+        """Creates or verifies topics and groups. Raises TopologyError."""
         joined = [each for each in topology.subscriptions if not each.broadcast]
         kept = {name for each in topology.subscriptions for name in each.dead_letter_topics}
         self._kept |= kept
@@ -86,13 +86,15 @@ class Topics:
             for each in joined:
                 self.join(each)
             return
+        if mode is TopologyMode.NONE:
+            return
         missing = [f"topic {each}" for each in sorted(wanted | kept) if not self.exists(each)]
         missing += [
             f"group {each.group} of topic {each.topic}"
             for each in joined
-            if not os.path.exists(f"{self.group(each.topic, each.group)}/{JOURNAL}")
+            if not self.has_group(each.topic, each.group)
         ]
-        if missing and mode is TopologyMode.VERIFY:
+        if missing:
             raise TopologyError(
                 f"{self._root}: missing: {', '.join(missing)}; start once with topology mode create"
             )
@@ -108,6 +110,10 @@ class Topics:
     def group(self, topic: str, group: str) -> str:
         """Returns the folder of a group."""
         return f"{self.folder(topic)}/{_GROUPS}/{names.folder(group)}"
+
+    def has_group(self, topic: str, group: str) -> bool:
+        """Whether a group was made."""
+        return os.path.exists(f"{self.group(topic, group)}/{JOURNAL}")
 
     def make(self, topic: str) -> None:
         """Creates a topic, unless it exists, and notes whether it keeps dead letters."""
@@ -138,7 +144,7 @@ class Topics:
         return LogReader(self.folder(topic), self._salt(topic))
 
     def appender(self, topic: str) -> LogAppender:
-        """Returns an appender to a topic, which is created if need be."""
+        """Returns an appender to a topic, which is created if necessary."""
         self.make(topic)
         options = self._context.options
         durable = options.fsync != "never"
@@ -171,10 +177,16 @@ class Topics:
 
     def drop_old_segments(self, topic: str) -> None:
         """Removes segments as the options say; the last that has messages always stays."""
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it, or the topic
+            self._drop_old_segments(topic)
+
+    def _drop_old_segments(self, topic: str) -> None:
         path, options = self.folder(topic), self._context.options
         if not options.retention and not options.retention_bytes:
             return
-        if topic in self._kept or self._settings(topic).get("keeps_dead_letters"):
+        if topic in self._kept or not self.exists(topic):
+            return
+        if self._settings(topic).get("keeps_dead_letters"):
             return
         found = bases(path)
         sizes = {base: os.stat(segment(path, base)).st_size for base in found}
@@ -194,7 +206,11 @@ class Topics:
         """Returns the first position that a group needs."""
         if self._context.options.retention_before_groups:
             return float("inf")
-        return min((each.read().low for each in self.journals(topic)), default=float("inf"))
+        low = float("inf")
+        for journal in self.journals(topic):
+            with contextlib.suppress(TopologyError):  # the group has ended meanwhile
+                low = min(low, journal.read().low)
+        return low
 
     def _remove_dead_broadcasts(self, topic: str, lease: float) -> None:
         """Removes the groups of processes that were killed long ago."""

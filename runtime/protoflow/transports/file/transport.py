@@ -18,11 +18,11 @@ from protoflow.transport.interface import (
     TopologyMode,
     TransportSettings,
 )
-from protoflow.transport.kit.supervisor import describe
+from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
-from protoflow.transports.file.context import FileContext
+from protoflow.transports.file.context import FileContext, all_of
 from protoflow.transports.file.dead_letters import FileDeadLetterStore
 from protoflow.transports.file.message_finder import find_message, read_lag
 from protoflow.transports.file.options import FileOptions
@@ -32,7 +32,7 @@ from protoflow.transports.file.topic_reader import read_topic
 from protoflow.transports.file.topics import Topics
 
 #: Seconds between two checks of the retention.
-_LOOK: Final = 60.0
+_RETENTION: Final = 60.0
 
 
 class FileTransport:
@@ -63,21 +63,21 @@ class FileTransport:
         self._publisher = FilePublisher(self._context, self._topics, self._published)
         self.dead_letters = FileDeadLetterStore(self._context, self._topics, self._publisher)
         self._subscriptions: list[FileSubscription] = []
-        self._looking: asyncio.Task[None] | None = None
-        self._problem: str | None = None
+        self._periodic = (
+            Periodic(options.fsync_interval, self._sync),
+            Periodic(_RETENTION, self._publisher.apply_retention),
+        )
 
     async def open(self) -> None:
         """Creates or checks the directory. Raises ConnectionFailedError."""
         await self._context.consume(self._topics.open)
-        self._looking = asyncio.get_running_loop().create_task(self._look())
+        for each in self._periodic:
+            each.start()
 
     async def close(self) -> None:
-        """Writes what was submitted, and gives back what was not settled."""
-        looking, self._looking = self._looking, None
+        """Writes submitted messages, and gives back unsettled ones."""
         subscriptions, self._subscriptions = self._subscriptions, []
-        if looking is not None:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+        await asyncio.gather(*(each.stop() for each in self._periodic))
         if self._context.closed:
             return
         try:
@@ -88,20 +88,20 @@ class FileTransport:
             self._context.shut_down()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes topics and groups, or reports what is missing."""
+        """Creates topics and groups, or reports the missing ones."""
         self.dead_letters.sources.add(topology.subscriptions)
         await self._context.consume(self._topics.ensure, topology, mode)
         if mode is TopologyMode.CREATE:
             await self._publisher.heal(sorted({each.topic for each in topology.subscriptions}))
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Appends with what else is on its way."""
+        """Appends messages, together with others that wait."""
         return self._publisher.submit(messages)
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> FileSubscription:
-        """Joins the group, which is made if need be."""
+        """Joins the group, which is created if necessary."""
         path = await self._context.consume(self._topics.join, settings)
         reader = await self._context.consume(self._topics.reader, settings.topic)
         subscription = FileSubscription(self._context, settings, listener, path, reader)
@@ -109,20 +109,21 @@ class FileTransport:
         return subscription
 
     def health(self) -> str | None:
-        """What was wrong with the last write, or the directory."""
-        if self._publisher.problem or self._problem:
-            return self._publisher.problem or self._problem
+        """Returns why the directory cannot be written, or None."""
+        problems = (self._publisher.problem, *(each.problem for each in self._periodic))
+        if (problem := next(filter(None, problems), None)) is not None:
+            return problem
         root = self._context.root
         return None if os.path.isdir(root) else f"{root} does not exist"
 
     def read_topic(
         self, topic: str, *, start: Start | float, follow: bool
     ) -> AsyncIterator[TopicRecord]:
-        """See `protoflow.transport.TopicReader`."""
+        """See `TopicReader`."""
         return read_topic(self._context, self._topics, topic, start, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
-        """See `protoflow.transport.MessageFinder`."""
+        """See `MessageFinder`."""
         now = self._context.settings.clock.now()
         return await self._context.consume(find_message, self._topics, query, now)
 
@@ -135,22 +136,13 @@ class FileTransport:
         for subscription in self._subscriptions:
             subscription.wake()
 
-    async def _look(self) -> None:
-        """Writes to the disk at the interval, and removes old segments."""
-        interval, policy = self._context.options.fsync_interval, self._context.options.fsync
-        passed = 0.0
-        while True:
-            await asyncio.sleep(interval)
-            passed += interval
-            try:
-                if policy == "interval":
-                    await self._publisher.sync()
-                if policy != "never":
-                    for subscription in self._subscriptions:
-                        await self._context.consume(subscription.sync)
-                if passed >= _LOOK:
-                    passed = 0.0
-                    await self._publisher.look()
-                self._problem = None
-            except Exception as error:  # the next time may succeed
-                self._problem = describe(error)
+    async def _sync(self) -> None:
+        """Writes to the disk what the options say, and checks a disk that had a problem."""
+        await self._publisher.check()
+        policy = self._context.options.fsync
+        if policy == "never":
+            return
+        calls = [self._context.consume(each.sync) for each in self._subscriptions]
+        if policy == "interval":
+            calls.append(asyncio.ensure_future(self._publisher.sync()))
+        await all_of(calls)

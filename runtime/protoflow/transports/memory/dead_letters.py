@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from protoflow.errors import DeadLetterNotFoundError, NotReplayableError
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, number_of
+from protoflow.transport.kit.replay import DeadLetterSources, no_group, number_of
 from protoflow.transports.memory.broker import Stored
 from protoflow.transports.memory.client import BrokerClient
 
@@ -109,10 +109,7 @@ class MemoryScan:
             return
         group = host.broker.topic(message.topic).groups.get(name)
         if group is None:
-            raise NotReplayableError(
-                f"group {name!r:.100} of {message.topic!r:.100} does not exist; replay it to its "
-                "original topic"
-            )
+            raise no_group(message.topic, name)
         host.broker.publish_to(group, message, now)
 
 

@@ -186,6 +186,11 @@ class Database:
         async with self._connection() as connection:
             return list(await connection.fetch(self.sql(query), *values))
 
+    async def check(self) -> None:
+        """Clears `problem` if the server answers again: an idle process sends nothing."""
+        if self.problem is not None:
+            await self.fetch("SELECT 1")
+
     async def topic_ids(self, names: Collection[str]) -> dict[str, int]:
         """Returns the ids of topics, which are created if need be."""
         missing = [name for name in dict.fromkeys(names) if name not in self.topics]

@@ -9,7 +9,7 @@ from typing import Any
 from protoflow.errors import DeadLetterNotFoundError, NotReplayableError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, number_of
+from protoflow.transport.kit.replay import DeadLetterSources, no_group, number_of
 from protoflow.transports.postgresql.database import Connection, Database
 from protoflow.transports.postgresql.members import find_group
 from protoflow.transports.postgresql.publishing import publish
@@ -145,10 +145,7 @@ class PostgresScan:
             return message, None
         group = await find_group(self._database, message.topic, name)
         if group is None:
-            raise NotReplayableError(
-                f"group {name!r:.100} of {message.topic!r:.100} does not exist; replay it to its "
-                "original topic"
-            )
+            raise no_group(message.topic, name)
         return message, group.id
 
     async def _store(

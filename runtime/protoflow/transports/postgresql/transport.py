@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 from protoflow.contract.spec import Start
 from protoflow.database.interface import Dialect, Insertion
@@ -18,6 +19,7 @@ from protoflow.transport.interface import (
     TopologyMode,
     TransportSettings,
 )
+from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
@@ -33,6 +35,9 @@ from protoflow.transports.postgresql.publishing import Limits, Publisher, insert
 from protoflow.transports.postgresql.subscription import PostgresSubscription
 from protoflow.transports.postgresql.topic_reader import read_topic
 from protoflow.transports.postgresql.transaction import PostgresTransaction, transaction
+
+#: Seconds between checks of the server while the last statement has failed.
+_CHECK: Final = 5.0
 
 
 class PostgresTransport:
@@ -66,6 +71,7 @@ class PostgresTransport:
         self._database = Database(settings, options)
         self._limits = Limits(options.max_message_bytes)
         self._publisher = Publisher(self._database, self._limits, self.published)
+        self._checks = Periodic(_CHECK, self._database.check)
         self._notifications: Notifications | None = None
         self._subscriptions: list[PostgresSubscription] = []
         self.dead_letters = PostgresDeadLetterStore(self._database, self.published)
@@ -76,6 +82,7 @@ class PostgresTransport:
         try:
             await tables.check(self._database, self.creates_tables)
             self._notifications = Notifications(self._database, self._wake)
+            self._checks.start()
         except BaseException:
             await self._database.disconnect()
             raise
@@ -101,6 +108,7 @@ class PostgresTransport:
         closing.result()
 
     async def _give_back(self, subscriptions: Sequence[PostgresSubscription]) -> None:
+        await self._checks.stop()
         await asyncio.gather(*(each.close() for each in subscriptions))
         await self._publisher.close()
 
@@ -123,7 +131,8 @@ class PostgresTransport:
             lacking = await topologies.missing(self._database, topology)
             if lacking:
                 raise TopologyError(
-                    f"missing in schema {self._database.schema}: {', '.join(lacking)}"
+                    f"missing in schema {self._database.schema}: {', '.join(lacking)}; start once"
+                    " with topology mode create"
                 )
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from protoflow.errors import NotReplayableError, PublishError
+from protoflow.errors import NotReplayableError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, replay_in_order
+from protoflow.transport.kit.replay import DeadLetterSources, no_group, replay_to_groups
 from protoflow.transports.redis import names
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.publisher import RedisPublisher
@@ -90,24 +90,10 @@ class RedisScan:
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
         """Publishes records, and removes those that are confirmed."""
-        groups: dict[int, str] = {}  # two groups may have dead-lettered the same id
-
-        async def address(record: DeadLetterRecord) -> Message:
-            message, group = self.store.sources.replayed(record, to_origin=to_origin)
-            message.mandatory = True
-            if not to_origin:
-                await self._check_group(message, group)
-                groups[id(message)] = group
-            return message
-
-        async def publish(
-            chosen: Sequence[DeadLetterRecord], messages: Sequence[Message]
-        ) -> Sequence[PublishError | None]:
-            submit = self.store.publisher.submit
-            futures = [submit([message], groups.get(id(message), "")) for message in messages]
-            return [(await future)[0] for future in futures]
-
-        return await replay_in_order(records, address, publish, self.remove)
+        submit = self.store.publisher.submit
+        return await replay_to_groups(
+            records, self.store.sources, self._check_group, submit, self.remove, to_origin=to_origin
+        )
 
     async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
         """Removes records."""
@@ -122,7 +108,4 @@ class RedisScan:
             raise NotReplayableError(f"topic {message.topic!r:.100} does not exist")
         shard = names.shard_of(message, shards)
         if group not in await topics.groups(names.stream(topics.prefix, message.topic, shard)):
-            raise NotReplayableError(
-                f"group {group!r:.100} of {message.topic!r:.100} does not exist; replay it to its"
-                " original topic"
-            )
+            raise no_group(message.topic, group)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from protoflow.contract.spec import Start
-from protoflow.errors import ProtoflowError, PublishError
+from protoflow.errors import PublishError
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
@@ -19,6 +18,7 @@ from protoflow.transport.interface import (
     TopologyMode,
     TransportSettings,
 )
+from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
@@ -33,7 +33,7 @@ from protoflow.transports.redis.topic_reader import read_topic
 from protoflow.transports.redis.topics import Topics
 
 #: Seconds between checks of the server, and of topics without groups.
-_LOOK: Final = 5.0
+_CHECK: Final = 5.0
 
 
 class RedisTransport:
@@ -64,21 +64,18 @@ class RedisTransport:
         self._publisher = RedisPublisher(self._connection, self._topics)
         self.dead_letters = RedisDeadLetterStore(self._connection, self._topics, self._publisher)
         self._subscriptions: list[RedisSubscription] = []
-        self._looking: asyncio.Task[None] | None = None
+        self._checks = Periodic(_CHECK, self._check)
 
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError or AuthenticationError."""
         await self._connection.open()
-        self._looking = asyncio.get_running_loop().create_task(self._look())
+        self._checks.start()
 
     async def close(self) -> None:
         """Gives back unsettled messages, sends all submitted messages, and disconnects."""
-        looking, self._looking = self._looking, None
         subscriptions, self._subscriptions = self._subscriptions, []
         try:
-            if looking is not None:
-                looking.cancel()
-                await asyncio.gather(looking, return_exceptions=True)
+            await self._checks.stop()
             await self._publisher.close()
             await asyncio.gather(*(each.close() for each in subscriptions))
         finally:
@@ -124,10 +121,7 @@ class RedisTransport:
         """Returns the unfinished messages of the group."""
         return await read_lag(self._connection, self._topics, topic, group)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         """Updates `health`, and limits the messages of topics without groups."""
-        while True:
-            await asyncio.sleep(_LOOK)
-            with contextlib.suppress(ProtoflowError):  # `health` reports the problem
-                await self._connection.command("PING")
-                await self._publisher.trim()
+        await self._connection.command("PING")
+        await self._publisher.trim()

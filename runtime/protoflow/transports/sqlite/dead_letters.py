@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from protoflow.errors import DeadLetterNotFoundError, NotReplayableError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, number_of
+from protoflow.transport.kit.replay import DeadLetterSources, no_group, number_of
 from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.publishing import Limits, Outgoing
@@ -164,10 +164,7 @@ class SqliteScan:
             return message, None
         group = find_group(connection, message.topic, name)
         if group is None:
-            raise NotReplayableError(
-                f"group {name!r:.100} of {message.topic!r:.100} does not exist; replay it to its "
-                "original topic"
-            )
+            raise no_group(message.topic, name)
         return message, group
 
 

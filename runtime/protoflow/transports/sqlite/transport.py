@@ -110,7 +110,8 @@ class SqliteTransport(Database):
             )
             if lacking:
                 raise TopologyError(
-                    f"missing in {os.path.basename(self.path)}: {', '.join(lacking)}"
+                    f"missing in {os.path.basename(self.path)}: {', '.join(lacking)}; start once"
+                    " with topology mode create"
                 )
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:

@@ -151,6 +151,11 @@ class AwsConnection:
         self.problem = None
         return answer
 
+    async def check(self) -> None:
+        """Clears `problem` if AWS answers again: an idle process sends nothing."""
+        if self.problem is not None:
+            await self._identify()
+
     def arn(self, service: str, name: str) -> str:
         """Returns the ARN of a topic or queue."""
         return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{name}"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from protoflow.errors import CapabilityError, ProtoflowError, PublishError, TopologyError
 from protoflow.message import Message
@@ -18,6 +18,7 @@ from protoflow.transport.interface import (
     TopologyMode,
     TransportSettings,
 )
+from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transports.sqs.connection import AwsConnection
 from protoflow.transports.sqs.dead_letters import SqsDeadLetterStore
@@ -26,6 +27,9 @@ from protoflow.transports.sqs.publisher import SqsPublisher
 from protoflow.transports.sqs.queue_client import LONGEST_HOLD, QueueClient
 from protoflow.transports.sqs.resources import Resources
 from protoflow.transports.sqs.subscription import SqsSubscription
+
+#: Seconds between checks of AWS while the last request has failed.
+_CHECK: Final = 5.0
 
 
 class SqsTransport:
@@ -57,6 +61,7 @@ class SqsTransport:
         self.dead_letters = SqsDeadLetterStore(
             client, self._resources, self._publisher, options.scan_limit, fifo=fifo
         )
+        self._checks = Periodic(_CHECK, self._connection.check)
         self._subscriptions: list[SqsSubscription] = []
         #: The queue and the subscription of each broadcast.
         self._processes: dict[str, str] = {}
@@ -64,12 +69,14 @@ class SqsTransport:
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError or AuthenticationError."""
         await self._connection.open()
+        self._checks.start()
 
     async def close(self) -> None:
         """Gives back what was not settled, sends what was submitted, and disconnects."""
         subscriptions, self._subscriptions = self._subscriptions, []
         processes, self._processes = self._processes, {}
         try:
+            await self._checks.stop()
             await asyncio.gather(*(each.close() for each in subscriptions))
             await self._publisher.close()
             with contextlib.suppress(ProtoflowError):  # an operator may have removed them
