@@ -219,7 +219,7 @@ async def test_the_policy_of_a_service_names_its_own_places_only(transport: Tran
     }
     place, out = consumed.replace(".", "-"), published.replace(".", "-")
     assert short == {
-        "sns:Publish": [f"--{out}"],
+        "sns:Publish": [f"--{place}--billing--dead", f"--{out}"],
         "sqs:ReceiveMessage": [
             f"--{place}----billing", f"--{place}----billing----retry",
             f"--{place}----billing----solo",

@@ -173,14 +173,17 @@ class SqsPublisher:
             if not queue.endswith(".fifo"):
                 entry.pop("MessageGroupId", None)
                 entry.pop("MessageDeduplicationId", None)
+        kept = topic in resources.kept
+        # asked first: if it fails, nothing is stored that is stored again later
+        also_publish = kept and await resources.subscribers(topic)
         try:
             failed = await self._store(queue, entries)
         except TopologyError:
             resources.forget(queue)
-            if topic not in resources.kept or not self._creates:
+            if not (kept and self._creates):
                 raise  # its subscription makes other queues again
             failed = await self._store_again(queue, entries)
-        if topic in resources.kept and await resources.subscribers(topic):
+        if also_publish:
             failed = [*failed, *await self._publish(topic, batch)]  # for the groups that read it
         return failed
 

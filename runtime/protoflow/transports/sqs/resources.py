@@ -181,7 +181,8 @@ class Resources:
         own = [arn("sqs", queue) for each in lasting for queue in self.own_queues(each)]
         groups = [arn("sqs", self.names.group(each.topic, each.group)) for each in lasting]
         kept = [arn("sqs", self.names.dead_letters(topic)) for topic in dead]
-        publishes = map(self.topic_arn, {*topology.topics} - dead)
+        # groups may consume dead letters, too: then they are also published to a topic
+        publishes = map(self.topic_arn, {*topology.topics} | dead)
         replays = groups if self._options.is_fifo else ()
         return service_policy(publishes, [*groups, *own], [*own, *kept, *replays])
 
