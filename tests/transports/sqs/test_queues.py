@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -37,7 +38,12 @@ from tests.transports.nats.harness import (
     take,
     topic,
 )
-from tests.transports.sqs.conftest import Requests
+from tests.transports.sqs.conftest import Call, Requests
+
+
+async def throttle(_send: Call, _parameters: dict[str, Any]) -> dict[str, Any]:
+    """A change that lets requests fail."""
+    raise TransportError("throttled")
 
 
 async def raw(transport: Any, service: str, operation: str, **parameters: Any) -> Any:
@@ -241,6 +247,29 @@ async def test_a_broadcast_removes_its_queue_at_the_end(url: str, transport: Any
     assert not found.get("Subscriptions")
 
 
+async def test_a_broadcast_removes_its_queue_although_it_cannot_be_unsubscribed(
+    url: str, transport: Any
+) -> None:
+    async with opened(url, wait_time=1) as other:
+        await join(other, topic(), broadcast=True)
+        (queue,) = other._processes  # type: ignore[attr-defined]
+        Requests(other).changes["unsubscribe"] = throttle
+    with pytest.raises(TopologyError):
+        await transport._resources.url(queue)
+
+
+async def test_the_numbers_of_subscribers_that_are_remembered_are_bounded(
+    transport: Any, requests: Requests
+) -> None:
+    async def answer(_send: Call, _parameters: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    requests.changes["list_subscriptions_by_topic"] = answer
+    for number in range(1100):
+        assert await transport._resources.subscribers(f"t{number}") == 0
+    assert len(transport._resources._subscribed) <= 1000
+
+
 async def test_nobody_consumes_a_topic(url: str) -> None:
     transport = make(url, wait_time=1)
     settings: Any = transport
@@ -393,3 +422,26 @@ async def test_a_poll_that_begins_while_the_subscription_stops_is_waited_for(
     await subscription.stop()
     assert [*await receiving] == []
     assert all(poll.done() for poll in subscription._polls.values())  # type: ignore[attr-defined]
+
+
+async def test_a_poll_that_fails_while_the_subscription_stops_is_no_error(
+    transport: Any, requests: Requests
+) -> None:
+    name, problems = topic(), list[object]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: problems.append(context))
+
+    async def fail_later(send: Call, parameters: dict[str, Any]) -> Any:
+        if not parameters["QueueUrl"].endswith("retry"):
+            return await send(**parameters)
+        await asyncio.sleep(1)
+        return await throttle(send, parameters)
+
+    requests.changes["receive_message"] = fail_later
+    subscription, _ = await join(transport, name)
+    await publish(transport, message(name))
+    await ack(subscription, *await subscription.receive(1, 1 << 20))
+    await subscription.stop()
+    subscription._polls.clear()  # type: ignore[attr-defined]
+    gc.collect()
+    assert problems == []

@@ -201,7 +201,7 @@ class SqsScan:
             return message
         names = store.resources.names
         if not store.fifo:
-            queue = names.part(message.topic, group, "retry")
+            queue = names.retry(message.topic, group)
         elif wire.PF_REPROCESS in message.metadata:
             raise NotReplayableError(
                 "a FIFO queue cannot ask for a message to be handled again although the inbox has"

@@ -46,9 +46,13 @@ class Names:
         """Returns the queue of a group that is subscribed to the topic."""
         return self._write(topic, group, suffix=self._suffix)
 
-    def part(self, topic: str, group: str, role: str) -> str:
-        """Returns another queue of a group: for retries, or for messages that run alone."""
-        return self._write(topic, group, role)
+    def retry(self, topic: str, group: str) -> str:
+        """Returns the queue of a group's retries and replays."""
+        return self._write(topic, group, "retry")
+
+    def solo(self, topic: str, group: str) -> str:
+        """Returns the queue of a group's messages that must run alone."""
+        return self._write(topic, group, "solo")
 
     def broadcast(self, topic: str, group: str, process: str) -> str:
         """Returns the queue of one process of a broadcast group."""
