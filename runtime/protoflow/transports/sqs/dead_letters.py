@@ -7,19 +7,24 @@ import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from protoflow import wire
 from protoflow.errors import (
     DeadLetterNotFoundError,
     NotReplayableError,
-    PublishError,
     TopologyError,
     TransportError,
 )
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, replay_in_order
+from protoflow.transport.kit.replay import (
+    DeadLetterSources,
+    check_names,
+    publish_with,
+    replay_in_order,
+)
 from protoflow.transports.sqs.connection import BATCH
 from protoflow.transports.sqs.names import address
 from protoflow.transports.sqs.publisher import SqsPublisher
@@ -28,7 +33,6 @@ from protoflow.transports.sqs.records import decode
 from protoflow.transports.sqs.resources import Resources
 
 _POSITION: Final = re.compile(r"[0-9]{13,20}-[A-Za-z0-9-]{1,100}")
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 #: Seconds for which a look hides dead letters, if its process is killed.
 _HIDDEN: Final = 120.0
 #: Seconds that a request waits for dead letters that are left.
@@ -157,16 +161,9 @@ class SqsScan:
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
         """Publishes records, and removes those that are confirmed."""
-
-        async def resolve(record: DeadLetterRecord) -> Message:
-            return self._address(record, to_origin=to_origin)
-
-        async def publish(
-            _: Sequence[DeadLetterRecord], messages: Sequence[Message]
-        ) -> Sequence[PublishError | None]:
-            return await self._store.publisher.submit(messages)
-
-        return await replay_in_order(records, resolve, publish, self.remove)
+        address = partial(self._address, to_origin=to_origin)
+        publish = publish_with(self._store.publisher.submit)
+        return await replay_in_order(records, address, publish, self.remove)
 
     async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
         """Deletes records."""
@@ -186,17 +183,13 @@ class SqsScan:
             self._records.append(record)
         self._handles[position] = raw["ReceiptHandle"]
 
-    def _address(self, record: DeadLetterRecord, *, to_origin: bool) -> Message:
+    async def _address(self, record: DeadLetterRecord, *, to_origin: bool) -> Message:
         """Returns the message to publish. A dead letter never selects a queue by name."""
         store = self._store
         if record.position not in self._handles:
             raise DeadLetterNotFoundError(f"{record.message.id!r:.100} was removed")
         message, group = store.sources.replayed(record, to_origin=to_origin)
-        if not (_NAME.fullmatch(message.topic) and (to_origin or _NAME.fullmatch(group))):
-            raise NotReplayableError(
-                f"it names topic {message.topic!r:.100} and group {group!r:.100}, which cannot "
-                "exist; publish it again and purge it"
-            )
+        check_names(message, group, to_origin=to_origin)
         if to_origin:
             return message
         names = store.resources.names
