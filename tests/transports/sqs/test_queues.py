@@ -166,7 +166,9 @@ async def test_dead_letters_that_another_look_holds_are_reported(
     async with opened(url, wait_time=1) as other, other.dead_letters.scan(dead) as scan:  # type: ignore[attr-defined]
         assert len(await scan.take(10)) == 2
         assert await dead_letters_of(transport).count(dead) == 2
-        with pytest.raises(TransportError, match=r"the 2 dead letters of .* are held by another"):
+        with pytest.raises(
+            TransportError, match=r"the 2 dead letters of .* are held by another process"
+        ):
             await dead_letters_of(transport).list(dead)
     assert len(await dead_letters_of(transport).list(dead)) == 2
 
@@ -352,9 +354,9 @@ async def test_without_credentials_or_a_server_the_start_says_so(
     bare = url.replace("test:test@", "")
     with pytest.raises(AuthenticationError, match="credentials"):
         await make(bare).open()
-    with pytest.raises(ConfigError, match="Name the region"):
+    with pytest.raises(ConfigError, match="region; name the region in the URL"):
         await make("sqs://").open()
-    with pytest.raises(ConfigError, match="profile"):
+    with pytest.raises(ConfigError, match=r"\(nobody\) could not be found; correct .* profile$"):
         await make(bare, profile="nobody").open()
     with pytest.raises(ConnectionFailedError):
         await make("sqs://a:b@127.0.0.1:1").open()

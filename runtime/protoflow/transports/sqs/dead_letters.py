@@ -1,4 +1,4 @@
-"""Dead letters: taken from their queue, sorted, and made visible again."""
+"""Dead letters: they are taken from their queue, sorted, and made visible again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from protoflow.transports.sqs.records import decode
 from protoflow.transports.sqs.resources import Resources
 
 _POSITION: Final = re.compile(r"[0-9]{13,20}-[A-Za-z0-9-]{1,100}")
-#: Seconds for which a look hides dead letters, if its process is killed.
+#: Seconds for which dead letters stay hidden if the process of a scan is killed.
 _HIDDEN: Final = 120.0
 #: Seconds that a request waits for dead letters that are left.
 _WAIT: Final = 1
@@ -131,8 +131,8 @@ class SqsScan:
         self._records.sort(key=lambda record: record.position)
         if not self._handles and expected:
             raise TransportError(
-                f"the {expected} dead letters of {self._topic} are held by another look at them;"
-                f" try again, at the latest {_HIDDEN:.0f} s after a tool was killed"
+                f"the {expected} dead letters of {self._topic} are held by another process that "
+                f"reads them; try again when it ends, or {_HIDDEN:.0f} s after it was killed"
             )
 
     def skip(self, after: str) -> None:

@@ -5,7 +5,7 @@
     <prefix>..<topic>....<group>....<role>  another queue of the group
 
 Topics and groups have at most two dots in a row, and none at their ends, so no two names ever
-become one. A dot is written as `-`, `-` as `_-`, and `_` as `__`.
+become equal. A dot is written as `-`, `-` as `_-`, and `_` as `__`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Names:
         written = name.translate(_WRITTEN)
         if len(written) + len(_FIFO) > _LIMIT:
             mark = digest(name)
-            # Three dots stand in no name, so a cut name is never a whole one.
+            # No name contains three dots, so no name that was cut equals a complete one.
             written = f"{written[: _LIMIT - len(_FIFO) - len(mark) - 3].rstrip('-_')}---{mark}"
         return written + suffix
 

@@ -15,13 +15,13 @@ from protoflow.transports.sqs.names import Names
 from protoflow.transports.sqs.options import USUAL_BYTES
 from protoflow.transports.sqs.policies import allows, queue_policy, service_policy
 
-#: Only requests that name no other time use it; a policy of a handler never changes a queue.
+#: Used only by requests without a time of their own, so a handler's policy changes no queue.
 _VISIBILITY: Final = 30
 #: Seconds for which the number of subscribers of a topic is remembered.
 _REMEMBERED: Final = 10.0
 _MOST_REMEMBERED: Final = 1000
 _MISSING: Final = "is missing; start once with topology mode create"
-#: What a queue holds: waiting, taken, and delayed.
+#: The attributes of a queue with the numbers of waiting, taken and delayed messages.
 _COUNTS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -74,13 +74,13 @@ class Resources:
         return url
 
     async def counts(self, queue: str) -> tuple[int, int, int]:
-        """Returns how many messages wait, are taken, and are delayed: about, says AWS."""
+        """Returns about how many messages wait, are taken, and are delayed."""
         found = await self._attributes(queue, _COUNTS)
         waiting, taken, delayed = (int(found.get(name, 0)) for name in _COUNTS)
         return waiting, taken, delayed
 
     async def subscribers(self, topic: str) -> int:
-        """Returns how many queues a topic has, at most 100. Changes are seen later."""
+        """Returns the number of queues of a topic, at most 100; it may be 10 s old."""
         now = asyncio.get_running_loop().time()
         since, number = self._subscribed.get(topic, (-math.inf, 0))
         if now - since > _REMEMBERED:
