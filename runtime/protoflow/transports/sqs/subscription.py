@@ -117,7 +117,13 @@ class SqsSubscription(QueueSubscription):
         """
         self.stopped = True
         polls = [*self._polls.values()]
-        await asyncio.gather(*polls, return_exceptions=True)  # a failure does not matter any more
+        try:
+            if polls:
+                await asyncio.wait(polls)  # a gather would wait for what it cancels
+        finally:
+            for poll in polls:
+                if not poll.cancel() and not poll.cancelled():
+                    poll.exception()  # a failure does not matter any more
         await super().stop()
 
     # What the kit calls.
