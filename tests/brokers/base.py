@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 def send_signal(pid: int, number: signal.Signals) -> None:
@@ -87,6 +88,65 @@ class TestBroker:
         asks for the same port again. Raises BrokerUnavailable."""
         raise NotImplementedError(self.name)
 
+    def run_server(
+        self,
+        command: Sequence[str],
+        url: str,
+        directory: Path,
+        *,
+        source: str,
+        details: Mapping[str, str],
+        seconds: float = 15.0,
+        hint: str = "",
+    ) -> RunningBroker:
+        """Starts a server whose output is its log, and waits until `probe` succeeds.
+
+        Args:
+            command: the program and its arguments.
+            url: the URL of the server.
+            directory: the directory of its log.
+            source: see `RunningBroker`.
+            details: see `RunningBroker`.
+            seconds: how long the server may take to answer.
+            hint: is added to the error if the server ends.
+
+        Raises:
+            BrokerUnavailable: the server ended, or does not answer.
+        """
+        process = start_process(command, directory / f"{self.name}.log")
+        try:
+            version = self.wait_for_answer(url, process, seconds, hint)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return RunningBroker(
+            name=self.name,
+            url=url,
+            source=source,
+            version=version,
+            process=process,
+            directory=directory,
+            details=details,
+        )
+
+    def wait_for_answer(
+        self, url: str, process: subprocess.Popen[bytes], seconds: float, hint: str = ""
+    ) -> str:
+        """Waits until `probe` succeeds, and returns the version. Raises BrokerUnavailable."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if process.poll() is not None:
+                raise BrokerUnavailable(
+                    f"the server of {self.name} ended with code {process.returncode}{hint}"
+                )
+            try:
+                return self.probe(url)
+            except BrokerUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
     def stop(self, broker: RunningBroker) -> None:
         """Stops what we started."""
         process = broker.process
@@ -99,6 +159,22 @@ class TestBroker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def start_process(
+    command: Sequence[str], log: Path, **options: Any
+) -> subprocess.Popen[bytes]:  # Any: those of Popen
+    """Starts a server in a session of its own, with its output in a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            **options,
+        )
 
 
 def free_port() -> int:

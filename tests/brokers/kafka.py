@@ -27,6 +27,7 @@ from tests.brokers.base import (
     RunningBroker,
     TestBroker,
     free_port,
+    start_process,
     wait_for_port,
 )
 
@@ -138,15 +139,9 @@ def _start_apache(
     java += ["-cp", f"{libraries}/*"]
     if not (directory / "data" / "meta.properties").exists():
         _format(java, properties)
-    with (directory / "kafka.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*java, "kafka.Kafka", str(properties)],
-            cwd=directory,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    process = start_process(
+        [*java, "kafka.Kafka", str(properties)], directory / "kafka.log", cwd=directory
+    )
     return _serving(
         RunningBroker(
             name="kafka",
@@ -237,10 +232,7 @@ def _start_wheel(directory: Path, port: int) -> RunningBroker:
     address = f"tcp://127.0.0.1:{port}"
     command = [binary, "broker", "--cluster-id", "tests", "--listener-url", address]
     command += ["--advertised-listener-url", address, "--storage-engine", "memory://tansu/"]
-    with (directory / "kafka.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, cwd=directory, stdout=log, stderr=log, start_new_session=True
-        )
+    process = start_process(command, directory / "kafka.log", cwd=directory)
     return _serving(
         RunningBroker(
             name="kafka",

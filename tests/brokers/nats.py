@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 from protoflow.config.url import TransportURL
@@ -57,44 +55,14 @@ class NatsBroker(TestBroker):
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
         binary, source = (self._binary, "path") if self._binary else _find()
         port = port or free_port()
-        directory.mkdir(parents=True, exist_ok=True)
         command = [str(binary), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(directory)]
-        with (directory / "nats.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, *self._arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        url = f"nats://{self._credentials}127.0.0.1:{port}"
-        try:
-            version = self._wait(url, process)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        return RunningBroker(
-            name=self.name,
-            url=url,
+        return self.run_server(
+            [*command, *self._arguments],
+            f"nats://{self._credentials}127.0.0.1:{port}",
+            directory,
             source=source,
-            version=version,
-            process=process,
-            directory=directory,
             details={"port": str(port)},
         )
-
-    def _wait(self, url: str, process: subprocess.Popen[bytes]) -> str:
-        deadline = time.monotonic() + 15
-        while True:
-            if process.poll() is not None:
-                raise BrokerUnavailable(f"nats-server ended with code {process.returncode}")
-            try:
-                return self.probe(url)
-            except BrokerUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
 
 
 def _handshake(connection: socket.socket, url: TransportURL) -> dict[str, object]:

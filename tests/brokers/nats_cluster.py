@@ -13,7 +13,7 @@ from typing import Any
 import nats
 from nats.errors import Error
 
-from tests.brokers.base import BrokerUnavailable, free_port, send_signal
+from tests.brokers.base import BrokerUnavailable, free_port, send_signal, start_process
 from tests.brokers.nats import NatsBroker, _find
 
 _CONFIG = """server_name: {name}
@@ -59,16 +59,14 @@ class NatsCluster:
         """Starts nodes, all by default, and waits until they answer."""
         chosen = nodes or tuple(range(len(self.ports)))
         for node in chosen:
-            with (self._directory / f"n{node}.log").open("ab") as log:
-                self._processes[node] = subprocess.Popen(
-                    [str(self._binary), "-c", str(self._directory / f"n{node}.conf")],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            self._processes[node] = start_process(
+                [str(self._binary), "-c", str(self._directory / f"n{node}.conf")],
+                self._directory / f"n{node}.log",
+            )
         for node in chosen:
-            self._wait(node)
+            NatsBroker().wait_for_answer(
+                f"nats://127.0.0.1:{self.ports[node]}", self._processes[node], 15
+            )
 
     def signal(self, number: signal.Signals, *nodes: int) -> None:
         """Sends a signal to nodes."""
@@ -128,15 +126,3 @@ class NatsCluster:
         await self.ask(f"STREAM.LEADER.STEPDOWN.{stream}", {})
         for consumer in consumers:
             await self.ask(f"CONSUMER.LEADER.STEPDOWN.{stream}.{consumer}", {})
-
-    def _wait(self, node: int) -> None:
-        deadline = time.monotonic() + 15
-        while True:
-            try:
-                NatsBroker().probe(f"nats://127.0.0.1:{self.ports[node]}")
-            except BrokerUnavailable:
-                if time.monotonic() > deadline or self._processes[node].poll() is not None:
-                    raise
-                time.sleep(0.05)
-            else:
-                return

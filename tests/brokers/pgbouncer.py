@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 from protoflow.config.url import TransportURL
@@ -15,6 +14,7 @@ from tests.brokers.base import (
     RunningBroker,
     TestBroker,
     free_port,
+    start_process,
     wait_for_port,
 )
 from tests.brokers.postgresql import PostgresBroker, unprivileged
@@ -60,15 +60,9 @@ class PgBouncer(TestBroker):
         config.write_text(
             _CONFIG.format(host=host, port=upstream, listen=port, users=users, size=self._size)
         )
-        with (directory / "pgbouncer.log").open("ab") as log:
-            process = subprocess.Popen(
-                [binary, str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                user=unprivileged(),
-            )
+        process = start_process(
+            [binary, str(config)], directory / "pgbouncer.log", user=unprivileged()
+        )
         url = f"postgresql://{self._user}@127.0.0.1:{port}{self._server.path}"
         try:
             wait_for_port(port, process, 15)

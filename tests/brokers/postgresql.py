@@ -23,6 +23,7 @@ from tests.brokers.base import (
     TestBroker,
     free_port,
     send_signal,
+    start_process,
 )
 
 #: The environment variable that may name the directory of another server's programs.
@@ -126,16 +127,12 @@ class PostgresBroker(TestBroker):
         """Starts the server. One whose predecessor was killed waits for what that left behind."""
         deadline = time.monotonic() + 60
         while True:
-            with (directory / "postgresql.log").open("ab") as log:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    cwd=directory / "data",
-                    user=unprivileged(),
-                )
+            process = start_process(
+                command,
+                directory / "postgresql.log",
+                cwd=directory / "data",
+                user=unprivileged(),
+            )
             while process.poll() is None:
                 try:
                     return process, self.probe(url)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.brokers.base import (
     RunningBroker,
     TestBroker,
     free_port,
+    start_process,
     wait_for_port,
 )
 
@@ -72,23 +72,16 @@ class RabbitMQBroker(TestBroker):
                 shutil.chown(path, user, user)
         prefix = _as_user(user)
         environment = _environment(directory, port, mapper_port)
-        with (directory / "server.log").open("ab") as log:
 
-            def run(*command: str) -> subprocess.Popen[bytes]:
-                return subprocess.Popen(
-                    [*prefix, *command],
-                    env=environment,
-                    cwd=directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+        def run(*command: str) -> subprocess.Popen[bytes]:
+            return start_process(
+                [*prefix, *command], directory / "server.log", env=environment, cwd=directory
+            )
 
-            mapper = run("epmd", "-address", "127.0.0.1", "-port", str(mapper_port))
-            _mappers[directory] = mapper
-            (directory / "epmd.pid").write_text(str(mapper.pid))
-            process = run(str(_SERVER))
+        mapper = run("epmd", "-address", "127.0.0.1", "-port", str(mapper_port))
+        _mappers[directory] = mapper
+        (directory / "epmd.pid").write_text(str(mapper.pid))
+        process = run(str(_SERVER))
         url = f"amqp://guest:guest@127.0.0.1:{port}/"
         broker = RunningBroker(
             name=self.name,
@@ -102,7 +95,7 @@ class RabbitMQBroker(TestBroker):
         try:
             wait_for_port(mapper_port, mapper, 10)
             wait_for_port(port, process, _BOOT_SECONDS)
-            broker.version = self._wait(url, process)
+            broker.version = self.wait_for_answer(url, process, _BOOT_SECONDS)
         except BaseException:
             process.kill()
             self.stop(broker)
@@ -147,18 +140,6 @@ class RabbitMQBroker(TestBroker):
         ]
         (directory / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
         (directory / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
-
-    def _wait(self, url: str, process: subprocess.Popen[bytes]) -> str:
-        deadline = time.monotonic() + _BOOT_SECONDS
-        while True:
-            if process.poll() is not None:
-                raise BrokerUnavailable(f"rabbitmq-server ended with code {process.returncode}")
-            try:
-                return self.probe(url)
-            except BrokerUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
 
 
 def _environment(directory: Path, port: int, mapper_port: int) -> dict[str, str]:

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
-import time
 from pathlib import Path
 from typing import Final
 
@@ -64,29 +62,11 @@ class RedisBroker(TestBroker):
         if binary is None:
             raise BrokerUnavailable("no redis-server; run: apt-get install redis-server")
         port = port or free_port()
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / "redis.log").open("ab") as log:
-            process = subprocess.Popen(
-                [binary, *self.arguments(directory, port)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        url = f"redis://{self._credentials}127.0.0.1:{port}"
-        try:
-            version = self._wait(url, process)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        return RunningBroker(
-            name=self.name,
-            url=url,
+        return self.run_server(
+            [binary, *self.arguments(directory, port)],
+            f"redis://{self._credentials}127.0.0.1:{port}",
+            directory,
             source="path",
-            version=version,
-            process=process,
-            directory=directory,
             details={"port": str(port)},
         )
 
@@ -95,18 +75,6 @@ class RedisBroker(TestBroker):
         place = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory)]
         log = ["--save", "", "--appendonly", "yes", "--appendfsync", self._fsync]
         return [*place, *log, *self._arguments]
-
-    def _wait(self, url: str, process: subprocess.Popen[bytes]) -> str:
-        deadline = time.monotonic() + 15
-        while True:
-            if process.poll() is not None:
-                raise BrokerUnavailable(f"redis-server ended with code {process.returncode}")
-            try:
-                return self.probe(url)
-            except BrokerUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
 
 
 def _ask(connection: socket.socket, url: TransportURL) -> bytes:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from importlib import metadata
 from pathlib import Path
@@ -36,41 +33,13 @@ class SqsBroker(TestBroker):
 
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
         port = port or free_port()
-        directory.mkdir(parents=True, exist_ok=True)
         server = Path(__file__).with_name("moto_server.py")
-        command = [sys.executable, str(server), "-H", "127.0.0.1", "-p", str(port)]
-        with (directory / "moto.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        url = f"sqs://test:test@127.0.0.1:{port}"
-        try:
-            version = self._wait(url, process)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        return RunningBroker(
-            name=self.name,
-            url=url,
+        return self.run_server(
+            [sys.executable, str(server), "-H", "127.0.0.1", "-p", str(port)],
+            f"sqs://test:test@127.0.0.1:{port}",
+            directory,
             source="wheel",
-            version=version,
-            process=process,
-            directory=directory,
             details={"port": str(port)},
+            seconds=30,
+            hint="; run: pip install 'moto[server]'",
         )
-
-    def _wait(self, url: str, process: subprocess.Popen[bytes]) -> str:
-        deadline = time.monotonic() + 30
-        while True:
-            if process.poll() is not None:
-                raise BrokerUnavailable(
-                    f"moto's server ended with code {process.returncode}; run: pip install "
-                    "'moto[server]'"
-                )
-            try:
-                return self.probe(url)
-            except BrokerUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)

@@ -25,7 +25,12 @@ from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transport.kit.dead_letter_selection import DeadLetterFilter
 from protoflow.transport.kit.dead_letters import DeadLetters
-from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
+from protoflow.transport.kit.replay import (
+    DeadLetterSources,
+    check_names,
+    number_of,
+    replay_in_order,
+)
 
 DEAD = "orders..billing..dead"
 
@@ -388,3 +393,24 @@ def test_a_position_is_a_number(position: str) -> None:
     assert number_of("17") == 17
     with pytest.raises(ValueError, match="position"):
         number_of(position)
+
+
+@pytest.mark.parametrize(
+    ("topic", "group", "to_origin", "valid"),
+    [
+        ("orders", "shop..billing", False, True),
+        ("orders", "", True, True),
+        ("orders", "", False, False),
+        ("orders", "billing/retry", False, False),
+        ("queue/orders", "billing", True, False),
+    ],
+)
+def test_a_dead_letter_names_a_topic_and_a_group_that_can_exist(
+    topic: str, group: str, to_origin: bool, valid: bool
+) -> None:
+    message = Message(id="1", topic=topic, payload=b"")
+    if valid:
+        check_names(message, group, to_origin=to_origin)
+    else:
+        with pytest.raises(NotReplayableError, match="which cannot exist"):
+            check_names(message, group, to_origin=to_origin)

@@ -21,8 +21,8 @@ namespaced = st.lists(dotted, min_size=1, max_size=2).map("..".join)
 def every(topic: str, group: str) -> list[str]:
     return [
         NAMES.group(topic, group),
-        NAMES.part(topic, group, "retry"),
-        NAMES.part(topic, group, "solo"),
+        NAMES.retry(topic, group),
+        NAMES.solo(topic, group),
         NAMES.dead_letters(topic),
         NAMES.dead_letters(f"{topic}..{group}..dead"),
     ]
@@ -44,7 +44,7 @@ def test_names_are_valid_and_of_one_thing_only(one: tuple[str, str], two: tuple[
 def test_golden_names() -> None:
     assert NAMES.topic("orders.placed") == "protoflow--orders-placed"
     assert NAMES.group("orders.placed", "billing") == "protoflow--orders-placed----billing"
-    assert NAMES.part("a_b", "c-d", "retry") == "protoflow--a__b----c_-d----retry"
+    assert NAMES.retry("a_b", "c-d") == "protoflow--a__b----c_-d----retry"
     assert NAMES.dead_letters("t..g..dead") == "protoflow--t--g--dead"
     assert NAMES.group("x" * 90, "g") == (
         "protoflow--" + "x" * 45 + "---" + NAMES.group("x" * 90, "g")[-16:]
@@ -52,7 +52,7 @@ def test_golden_names() -> None:
     fifo = names.Names("protoflow", fifo=True)
     assert fifo.topic("t") == "protoflow--t.fifo"
     assert len(fifo.group("x" * 90, "g")) <= 80
-    assert fifo.part("t", "g", "retry") == "protoflow--t----g----retry"
+    assert fifo.retry("t", "g") == "protoflow--t----g----retry"
 
 
 @pytest.mark.parametrize(

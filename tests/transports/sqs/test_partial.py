@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import (
     AuthenticationError,
     PublishError,
@@ -181,6 +182,25 @@ async def test_errors_of_a_whole_request(
     assert [*await subscription.settle([Settlement(delivery)])] == [SettleResult.UNKNOWN]
     del requests.changes["delete_message_batch"]
     await ack(subscription, delivery)
+
+
+async def test_a_dead_letter_is_stored_once_although_its_groups_cannot_be_counted(
+    transport: Transport, requests: Requests
+) -> None:
+    name = topic()
+    await join(transport, name)
+    dead = f"{name}..billing..dead"
+
+    async def fail(_send: Call, _parameters: dict[str, Any]) -> Mapping[str, Any]:
+        raise TransportError("throttled")
+
+    requests.changes["list_subscriptions_by_topic"] = fail
+    (result,) = await transport.submit([message(dead, id="1")])
+    assert isinstance(result, PublishError)
+    del requests.changes["list_subscriptions_by_topic"]
+    await publish(transport, message(dead, id="1"))
+    (record,) = await dead_letters_of(transport).list(dead)
+    assert record.message.id == "1"
 
 
 async def test_one_lease_that_is_not_renewed_does_not_end_the_others(

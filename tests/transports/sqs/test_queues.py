@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -37,7 +38,12 @@ from tests.transports.nats.harness import (
     take,
     topic,
 )
-from tests.transports.sqs.conftest import Requests
+from tests.transports.sqs.conftest import Call, Requests
+
+
+async def throttle(_send: Call, _parameters: dict[str, Any]) -> dict[str, Any]:
+    """A change that lets requests fail."""
+    raise TransportError("throttled")
 
 
 async def raw(transport: Any, service: str, operation: str, **parameters: Any) -> Any:
@@ -160,7 +166,9 @@ async def test_dead_letters_that_another_look_holds_are_reported(
     async with opened(url, wait_time=1) as other, other.dead_letters.scan(dead) as scan:  # type: ignore[attr-defined]
         assert len(await scan.take(10)) == 2
         assert await dead_letters_of(transport).count(dead) == 2
-        with pytest.raises(TransportError, match=r"the 2 dead letters of .* are held by another"):
+        with pytest.raises(
+            TransportError, match=r"the 2 dead letters of .* are held by another process"
+        ):
             await dead_letters_of(transport).list(dead)
     assert len(await dead_letters_of(transport).list(dead)) == 2
 
@@ -219,7 +227,7 @@ async def test_the_policy_of_a_service_names_its_own_places_only(transport: Tran
     }
     place, out = consumed.replace(".", "-"), published.replace(".", "-")
     assert short == {
-        "sns:Publish": [f"--{out}"],
+        "sns:Publish": [f"--{place}--billing--dead", f"--{out}"],
         "sqs:ReceiveMessage": [
             f"--{place}----billing", f"--{place}----billing----retry",
             f"--{place}----billing----solo",
@@ -239,6 +247,29 @@ async def test_a_broadcast_removes_its_queue_at_the_end(url: str, transport: Any
     arn = transport._resources.topic_arn(name)
     found = await raw(transport, "sns", "list_subscriptions_by_topic", TopicArn=arn)
     assert not found.get("Subscriptions")
+
+
+async def test_a_broadcast_removes_its_queue_although_it_cannot_be_unsubscribed(
+    url: str, transport: Any
+) -> None:
+    async with opened(url, wait_time=1) as other:
+        await join(other, topic(), broadcast=True)
+        (queue,) = other._processes  # type: ignore[attr-defined]
+        Requests(other).changes["unsubscribe"] = throttle
+    with pytest.raises(TopologyError):
+        await transport._resources.url(queue)
+
+
+async def test_the_numbers_of_subscribers_that_are_remembered_are_bounded(
+    transport: Any, requests: Requests
+) -> None:
+    async def answer(_send: Call, _parameters: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    requests.changes["list_subscriptions_by_topic"] = answer
+    for number in range(1100):
+        assert await transport._resources.subscribers(f"t{number}") == 0
+    assert len(transport._resources._subscribed) <= 1000
 
 
 async def test_nobody_consumes_a_topic(url: str) -> None:
@@ -323,9 +354,9 @@ async def test_without_credentials_or_a_server_the_start_says_so(
     bare = url.replace("test:test@", "")
     with pytest.raises(AuthenticationError, match="credentials"):
         await make(bare).open()
-    with pytest.raises(ConfigError, match="Name the region"):
+    with pytest.raises(ConfigError, match="region; name the region in the URL"):
         await make("sqs://").open()
-    with pytest.raises(ConfigError, match="profile"):
+    with pytest.raises(ConfigError, match=r"\(nobody\) could not be found; correct .* profile$"):
         await make(bare, profile="nobody").open()
     with pytest.raises(ConnectionFailedError):
         await make("sqs://a:b@127.0.0.1:1").open()
@@ -393,3 +424,26 @@ async def test_a_poll_that_begins_while_the_subscription_stops_is_waited_for(
     await subscription.stop()
     assert [*await receiving] == []
     assert all(poll.done() for poll in subscription._polls.values())  # type: ignore[attr-defined]
+
+
+async def test_a_poll_that_fails_while_the_subscription_stops_is_no_error(
+    transport: Any, requests: Requests
+) -> None:
+    name, problems = topic(), list[object]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: problems.append(context))
+
+    async def fail_later(send: Call, parameters: dict[str, Any]) -> Any:
+        if not parameters["QueueUrl"].endswith("retry"):
+            return await send(**parameters)
+        await asyncio.sleep(1)
+        return await throttle(send, parameters)
+
+    requests.changes["receive_message"] = fail_later
+    subscription, _ = await join(transport, name)
+    await publish(transport, message(name))
+    await ack(subscription, *await subscription.receive(1, 1 << 20))
+    await subscription.stop()
+    subscription._polls.clear()  # type: ignore[attr-defined]
+    gc.collect()
+    assert problems == []

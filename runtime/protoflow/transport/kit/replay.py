@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from protoflow import wire
@@ -18,6 +19,8 @@ from protoflow.transport.interface import SubscriptionSettings
 
 #: A position has at most this many digits.
 _DIGITS = 20
+#: The characters of topics and groups.
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class DeadLetterSources:
@@ -97,8 +100,33 @@ Address = Callable[[DeadLetterRecord], Awaitable[Message]]
 Publish = Callable[
     [Sequence[DeadLetterRecord], Sequence[Message]], Awaitable[Sequence[PublishError | None]]
 ]
-Submit = Callable[[Sequence[Message], str], Awaitable[Sequence[PublishError | None]]]
+Submit = Callable[[Sequence[Message]], Awaitable[Sequence[PublishError | None]]]
+SubmitToGroup = Callable[[Sequence[Message], str], Awaitable[Sequence[PublishError | None]]]
 Remove = Callable[[Sequence[DeadLetterRecord]], Awaitable[None]]
+
+
+def check_names(message: Message, group: str, *, to_origin: bool) -> None:
+    """Raises NotReplayableError if the topic or the group of a dead letter cannot exist.
+
+    A transport that makes a queue's name of both calls it, so that no dead letter selects another
+    queue.
+    """
+    if not (_NAME.fullmatch(message.topic) and (to_origin or _NAME.fullmatch(group))):
+        raise NotReplayableError(
+            f"it names topic {message.topic!r:.100} and group {group!r:.100}, which cannot exist; "
+            "publish it again and purge it"
+        )
+
+
+def publish_with(submit: Submit) -> Publish:
+    """Returns the `publish` of `replay_in_order` for a publisher that needs no records."""
+
+    async def publish(
+        _: Sequence[DeadLetterRecord], messages: Sequence[Message]
+    ) -> Sequence[PublishError | None]:
+        return await submit(messages)
+
+    return publish
 
 
 async def replay_in_order(
@@ -157,7 +185,7 @@ async def replay_to_groups(
     records: Sequence[DeadLetterRecord],
     sources: DeadLetterSources,
     check_group: Callable[[Message, str], Awaitable[None]],
-    submit: Submit,
+    submit: SubmitToGroup,
     remove: Remove,
     *,
     to_origin: bool,

@@ -1,8 +1,9 @@
-"""Opening connections, and whether their statements are prepared by name.
+"""Opens connections, and decides whether their statements are prepared by name.
 
-A pooler in transaction mode gives each transaction of a client another process of the server, and
-a prepared statement exists in one process only. At the login, such a pooler cannot name the process
-that will answer. So statements are prepared if the process that answers is the one that was named.
+A pooler in transaction mode may send each transaction of a client to another process of the server,
+but a prepared statement exists in one process only. At the login, such a pooler cannot name the
+process that will answer. So statements are prepared if the process that answers is the one that the
+login named.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import Any
 
 import asyncpg
 
-#: More than this transport has statements.
+#: More than the number of this transport's statements.
 _CACHED = 200
 
 
 class Stateless(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Nothing is set for a session, so nothing is reset: a pooler may stand between."""
+    """Sets nothing for a session, so that nothing is reset: a pooler may be between."""
 
     def get_reset_query(self) -> str:
         """Returns what asyncpg sends when a connection goes back to its pool: nothing."""
@@ -27,7 +28,7 @@ class Connector:
     """Opens the connections of a pool.
 
     Args:
-        prepares: whether to prepare statements; None: unless a pooler stands between.
+        prepares: whether to prepare statements; None: if no pooler is between.
     """
 
     def __init__(self, prepares: bool | None) -> None:

@@ -21,7 +21,7 @@ from protoflow.transports.postgresql.options import PostgresOptions
 _log = logging.getLogger("protoflow.transports.postgresql")
 #: What asyncpg raises if the server failed.
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
-# The snapshot of the statement, with the ids of the tables: see `transaction_ids`.
+# The snapshot of the statement with the shift of the tables: see `transaction_ids`.
 _SNAPSHOT = """(SELECT CASE shift WHEN 0 THEN pg_current_snapshot()
   ELSE {s}.shifted(pg_current_snapshot(), shift) END FROM {s}.meta)"""
 #: Seconds that the server has to say goodbye.
@@ -69,7 +69,7 @@ class Database:
         self.schema = options.schema
         self.topics: dict[str, int] = {}
         self.problem: str | None = None
-        #: Returns a statement with its parts for `{s}` and `{snapshot}`; each is made once.
+        #: Replaces `{s}` and `{snapshot}` in a statement; each statement is made once.
         self.sql = functools.cache(
             lambda query: str.replace(query, "{snapshot}", _SNAPSHOT).replace("{s}", self.schema)
         )

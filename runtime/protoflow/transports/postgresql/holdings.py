@@ -49,7 +49,8 @@ class Holdings(Protocol):
         ...
 
     def take_back(self) -> None:
-        """The caller did not get what `fetch` returned last: the next call returns it."""
+        """Takes back the deliveries of the last `fetch`, which its caller did not get; the next
+        `fetch` returns them."""
 
     def begin(self, settlements: Sequence[Settlement]) -> None:
         """Settlements are on their way from now on."""

@@ -1,8 +1,8 @@
 """A group whose position is above the ids of transactions that the server has used.
 
 If a dump was restored, `transaction_ids` prevents this. If a standby was promoted that lacks the
-last transactions, only the memory of a process is ahead, and the tables are right. What remains is
-a position that was damaged, or whose server counts ids anew (`pg_resetwal`): it is lost.
+last transactions, only the memory of a process is ahead, and the tables are right. In all other
+cases the position is lost: it was damaged, or `pg_resetwal` lowered the ids of the server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SELECT bool_or(pg_snapshot_xmax(open) > pg_snapshot_xmax({snapshot})) FROM (
   UNION ALL SELECT open FROM {s}.progress WHERE group_id = $1) AS position
 """
 _LOCK = "SELECT id FROM {s}.groups WHERE id = $1 FOR UPDATE"
-# The ids in the tables are below those of the server from then on, so no other group loses rows.
+# After this the ids in the tables are below those of the server, so no other group loses rows.
 _SHIFT = "SELECT {s}.shift_ids()"
 _END_MEMBERS = "UPDATE {s}.members SET until = 0 WHERE group_id = $1"
 _END_MEMBER = "UPDATE {s}.members SET until = 0 WHERE id = $1"

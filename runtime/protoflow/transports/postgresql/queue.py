@@ -57,7 +57,7 @@ class Queue:
         self.turn = Turn(database)
         #: What was claimed, and not returned yet.
         self._found: list[Delivery] = []
-        #: What `fetch` is about to return.
+        #: The result of `fetch` until its caller gets it.
         self._handed: list[Delivery] = []
         #: What each claim of this member still holds: bucket by number.
         self._claims: dict[int, dict[int, int]] = {}

@@ -13,9 +13,9 @@ from protoflow.message import Delivery, Message
 from protoflow.transports.postgresql.schema import BUCKETS
 
 _keyless = count()
-#: As `json.dumps`, without what it makes anew for each call.
+#: As `json.dumps`, which makes an encoder for each call.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-#: As `json.loads`, without what surrounds it.
+#: As `json.loads`, which checks the type of its argument and skips blanks.
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed lacks it
 
 

@@ -167,7 +167,7 @@ class PostgresSubscription(QueueSubscription):
                 self.holdings.clear()
                 self.lose()
                 await self.membership.join()
-                self.holdings.clear()  # what was taken meanwhile for the member before
+                self.holdings.clear()  # deliveries that were taken meanwhile for the old member
 
     async def _renew(self, _: Sequence[Delivery]) -> Collection[Delivery]:
         """Renews the membership, and ends those of processes that died."""

@@ -1,13 +1,13 @@
 """Ids of transactions in the tables: those of the server, plus a shift.
 
-A dump keeps the ids that its rows and positions were written with, and the server that restores it
-counts its own. If these are lower, messages that are published after the restore would lie before
-the positions of the groups, and nobody would read them. So the first publish on another server
-sets a shift by which its ids are above all ids of the dump.
+A dump keeps the transaction ids of its rows and positions. The server that restores it counts its
+own ids. If these are lower, messages that are published after the restore would be before the
+positions of the groups, and no group would read them. So the first use on another server sets a
+shift that raises its ids above all ids of the dump.
 
-A server is recognised by the system identifier of its cluster, which `initdb` draws. A standby
-and a physical backup have that of their primary, and the same ids. The
-identifier is read from a file, so it is compared only if `pg_postmaster_start_time` has changed.
+A server is recognised by the system identifier of its cluster, which `initdb` generates. A standby
+and a physical backup have the identifier and the ids of their primary. The identifier is read from
+a file, so it is compared only if `pg_postmaster_start_time` has changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LANGUAGE sql IMMUTABLE AS $$
       FROM pg_snapshot_xip(given) AS ran))::pg_snapshot
 $$;
 
--- Raises the shift until no id in the tables is above those of this server; whether it had to.
+-- Raises the shift if an id in the tables is above those of this server; returns whether one was.
 CREATE OR REPLACE FUNCTION {s}.shift_ids() RETURNS bool LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -51,7 +51,7 @@ BEGIN
   RETURN FOUND;
 END $$;
 
--- Compares the server with the one that the tables were used on last; whether ids were shifted.
+-- Compares the server with that of the last use of the tables; returns whether ids were shifted.
 CREATE OR REPLACE FUNCTION {s}.check_server() RETURNS bool LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

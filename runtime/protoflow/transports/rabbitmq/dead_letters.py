@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pamqp.commands import Queue as Methods
 
 from protoflow import wire
-from protoflow.errors import NotReplayableError, PublishError, TransportError
+from protoflow.errors import TransportError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
+from protoflow.transport.kit.replay import (
+    DeadLetterSources,
+    check_names,
+    number_of,
+    publish_with,
+    replay_in_order,
+)
 from protoflow.transports.rabbitmq import codec, frames
 from protoflow.transports.rabbitmq.channel import FAILURES, Channel
 from protoflow.transports.rabbitmq.link import Link, describe
@@ -23,7 +29,6 @@ from protoflow.transports.rabbitmq.probe import count, counts
 from protoflow.transports.rabbitmq.publisher import Publisher
 
 _BACK_SECONDS = 1.0
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class RabbitMQDeadLetterStore:
@@ -137,15 +142,8 @@ class RabbitMQScan:
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
         """Publishes records and acknowledges the confirmed ones."""
-
-        async def address(record: DeadLetterRecord) -> Message:
-            return self._address(record, to_origin=to_origin)
-
-        async def publish(
-            _: Sequence[DeadLetterRecord], messages: Sequence[Message]
-        ) -> Sequence[PublishError | None]:
-            return await self._store.publisher.submit(messages)
-
+        address = partial(self._address, to_origin=to_origin)
+        publish = publish_with(self._store.publisher.submit)
         return await replay_in_order(records, address, publish, self.remove)
 
     async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
@@ -168,7 +166,7 @@ class RabbitMQScan:
             message=message, position=str(tag), time=codec.dead_lettered_at(message)
         )
 
-    def _address(self, record: DeadLetterRecord, *, to_origin: bool) -> Message:
+    async def _address(self, record: DeadLetterRecord, *, to_origin: bool) -> Message:
         """Returns the message to publish. A dead letter never selects a queue by name."""
         store, origin = self._store, None
         if not record.message.metadata.get(wire.PF_ORIGINAL_TOPIC):
@@ -176,11 +174,7 @@ class RabbitMQScan:
             death = codec.last_death(record.message)
             origin = store.names.group_of(death.queue) if death is not None else None
         message, group = store.sources.replayed(record, to_origin=to_origin, origin=origin)
-        if not (_NAME.fullmatch(message.topic) and (to_origin or _NAME.fullmatch(group))):
-            raise NotReplayableError(
-                f"it names topic {message.topic!r:.100} and group {group!r:.100}, which cannot "
-                "exist; publish it again and purge it"
-            )
+        check_names(message, group, to_origin=to_origin)
         if to_origin:
             return message
         address = store.names.of(message.topic, group).address

@@ -12,7 +12,7 @@ from protoflow.transports.sqs.records import decode
 TOKEN: Final = "pf_solo"  # noqa: S105  not a password
 MARKS: Final = "pf_marks"
 _MOST_DIGITS: Final = 8
-#: What is asked about each message.
+#: The attributes of SQS that are requested with each message.
 ASKED: Final = ("ApproximateReceiveCount", "SentTimestamp")
 
 
@@ -22,8 +22,8 @@ class Claim(NamedTuple):
     Attributes:
         queue: the queue that it came from.
         handle: the receipt handle.
-        token: of a message that runs alone: distinguishes its copies.
-        marks: of a message that runs alone: its start marks.
+        token: for a message that runs alone: distinguishes its copies.
+        marks: for a message that runs alone: its start marks.
     """
 
     queue: str
@@ -39,7 +39,7 @@ def delivery_of(topic: str, queue: str, raw: Mapping[str, Any], *, own: bool) ->
         topic: the topic that its group consumes.
         queue: the queue that it came from.
         raw: as SQS returned it.
-        own: whether only members of the group write to that queue.
+        own: whether only members of the group write to this queue.
     """
     message, unreadable, size = decode(topic, raw)
     found: Mapping[str, str] = raw.get("Attributes", {})

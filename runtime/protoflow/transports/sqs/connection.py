@@ -1,4 +1,4 @@
-"""The way to AWS: one client a service, credentials, and errors as ours."""
+"""The connection to AWS: a client for each service, credentials, and errors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from protoflow.transports.sqs.options import SqsOptions
 
 #: An emulator has any region.
 _EMULATOR_REGION: Final = "us-east-1"
-#: Requests that fail are sent at most so often; who calls repeats them later.
+#: The client sends a failing request at most this often. After that, its caller repeats it.
 _ATTEMPTS: Final = 3
-#: Each queue that is asked for messages keeps a connection.
+#: The most connections to a service. A request that waits for messages occupies one.
 _CONNECTIONS: Final = 1000
-#: Two requests that take entries at most so many.
+#: The most entries of a request.
 BATCH: Final = 10
 #: Codes of missing queues and topics, in SQS's old and new protocol, and of SNS.
 _MISSING: Final = frozenset(
@@ -61,13 +61,9 @@ _UNKNOWN_USER_CODES: Final = frozenset(
      "UnrecognizedClientException", "RequestExpired", "InvalidSecurity", "IncompleteSignature",
      "InvalidAccessKeyId", "MissingAuthenticationToken", "OptInRequired"}
 )  # fmt: skip
-#: Errors of requests that cannot succeed, in the configuration of botocore.
-_CONFIGURATION: Final = (
-    exceptions.ProfileNotFound,
-    exceptions.NoRegionError,
-    exceptions.ConfigParseError,
-    exceptions.InvalidRegionError,
-)
+_NO_REGION: Final = (exceptions.NoRegionError, exceptions.InvalidRegionError)
+#: Errors in the configuration of botocore, which no repetition ends.
+_CONFIGURATION: Final = (*_NO_REGION, exceptions.ProfileNotFound, exceptions.ConfigParseError)
 #: The descriptions of services, which are large, are read once a process.
 _loader: list[Loader] = []
 
@@ -85,7 +81,8 @@ class AwsConnection:
 
     Attributes:
         problem: what was wrong with the last call; None: it was answered.
-        account: the account and partition of the user, once open.
+        account: the account of the user, once open.
+        partition: the partition of AWS that the account belongs to, once open.
         region: the region, once open.
     """
 
@@ -99,17 +96,17 @@ class AwsConnection:
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
-        """Connects, and asks who the user is."""
+        """Connects, and asks AWS who the user is."""
         try:
             async with asyncio.timeout(self.settings.connect_timeout):
                 await self._open()
                 await self._identify()
         except _CONFIGURATION as error:
             await self.close()
-            raise ConfigError(
-                f"transport: sqs: {error} Name the region in the URL (sqs://eu-central-1) or in "
-                "AWS_REGION."
-            ) from error
+            fix = "correct AWS's configuration files or the option profile"
+            if isinstance(error, _NO_REGION):
+                fix = "name the region in the URL (sqs://eu-central-1) or in AWS_REGION"
+            raise ConfigError(f"transport: sqs: {str(error).rstrip('.')}; {fix}") from error
         except TimeoutError as error:
             await self.close()
             raise ConnectionFailedError(
@@ -132,7 +129,7 @@ class AwsConnection:
     async def call(
         self, service: str, operation: str, *, longer: float = 0.0, **parameters: Any
     ) -> Mapping[str, Any]:
-        """Sends a request that may take `longer` than others."""
+        """Sends a request, which may take `longer` seconds more than `request_timeout`."""
         client = self._clients.get(service)
         if client is None:
             raise ConnectionFailedError("the transport is not open")
@@ -144,10 +141,10 @@ class AwsConnection:
             self.problem = f"{self._where}: {operation} was not answered within {limit:g} s"
             raise ConnectionFailedError(self.problem) from error
         except (exceptions.BotoCoreError, exceptions.ClientError, OSError) as error:
-            failure = self._translated(error, operation)
-            if not isinstance(failure, TopologyError | RefusedError):
-                self.problem = str(failure)
-            raise failure from error
+            translated = self._translated(error, operation)
+            if not isinstance(translated, TopologyError | RefusedError):
+                self.problem = str(translated)
+            raise translated from error
         self.problem = None
         return answer
 
@@ -235,7 +232,7 @@ def failure(response: Mapping[str, Any], text: str) -> TransportError:
 
 
 def chunks(items: Sequence[Any]) -> Sequence[Sequence[Any]]:
-    """Splits what one request cannot take."""
+    """Splits items into the batches of requests."""
     return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
 
 

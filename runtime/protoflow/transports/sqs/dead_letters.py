@@ -1,4 +1,4 @@
-"""Dead letters: taken from their queue, sorted, and made visible again."""
+"""Dead letters: they are taken from their queue, sorted, and made visible again."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from protoflow import wire
 from protoflow.errors import (
     DeadLetterNotFoundError,
     NotReplayableError,
-    PublishError,
     TopologyError,
     TransportError,
 )
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, replay_in_order
+from protoflow.transport.kit.replay import (
+    DeadLetterSources,
+    check_names,
+    publish_with,
+    replay_in_order,
+)
 from protoflow.transports.sqs.connection import BATCH
 from protoflow.transports.sqs.names import address
 from protoflow.transports.sqs.publisher import SqsPublisher
@@ -28,8 +33,7 @@ from protoflow.transports.sqs.records import decode
 from protoflow.transports.sqs.resources import Resources
 
 _POSITION: Final = re.compile(r"[0-9]{13,20}-[A-Za-z0-9-]{1,100}")
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
-#: Seconds for which a look hides dead letters, if its process is killed.
+#: Seconds for which dead letters stay hidden if the process of a scan is killed.
 _HIDDEN: Final = 120.0
 #: Seconds that a request waits for dead letters that are left.
 _WAIT: Final = 1
@@ -127,8 +131,8 @@ class SqsScan:
         self._records.sort(key=lambda record: record.position)
         if not self._handles and expected:
             raise TransportError(
-                f"the {expected} dead letters of {self._topic} are held by another look at them;"
-                f" try again, at the latest {_HIDDEN:.0f} s after a tool was killed"
+                f"the {expected} dead letters of {self._topic} are held by another process that "
+                f"reads them; try again when it ends, or {_HIDDEN:.0f} s after it was killed"
             )
 
     def skip(self, after: str) -> None:
@@ -157,16 +161,9 @@ class SqsScan:
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
         """Publishes records, and removes those that are confirmed."""
-
-        async def resolve(record: DeadLetterRecord) -> Message:
-            return self._address(record, to_origin=to_origin)
-
-        async def publish(
-            _: Sequence[DeadLetterRecord], messages: Sequence[Message]
-        ) -> Sequence[PublishError | None]:
-            return await self._store.publisher.submit(messages)
-
-        return await replay_in_order(records, resolve, publish, self.remove)
+        address = partial(self._address, to_origin=to_origin)
+        publish = publish_with(self._store.publisher.submit)
+        return await replay_in_order(records, address, publish, self.remove)
 
     async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
         """Deletes records."""
@@ -186,22 +183,18 @@ class SqsScan:
             self._records.append(record)
         self._handles[position] = raw["ReceiptHandle"]
 
-    def _address(self, record: DeadLetterRecord, *, to_origin: bool) -> Message:
+    async def _address(self, record: DeadLetterRecord, *, to_origin: bool) -> Message:
         """Returns the message to publish. A dead letter never selects a queue by name."""
         store = self._store
         if record.position not in self._handles:
             raise DeadLetterNotFoundError(f"{record.message.id!r:.100} was removed")
         message, group = store.sources.replayed(record, to_origin=to_origin)
-        if not (_NAME.fullmatch(message.topic) and (to_origin or _NAME.fullmatch(group))):
-            raise NotReplayableError(
-                f"it names topic {message.topic!r:.100} and group {group!r:.100}, which cannot "
-                "exist; publish it again and purge it"
-            )
+        check_names(message, group, to_origin=to_origin)
         if to_origin:
             return message
         names = store.resources.names
         if not store.fifo:
-            queue = names.part(message.topic, group, "retry")
+            queue = names.retry(message.topic, group)
         elif wire.PF_REPROCESS in message.metadata:
             raise NotReplayableError(
                 "a FIFO queue cannot ask for a message to be handled again although the inbox has"

@@ -5,7 +5,7 @@
     <prefix>..<topic>....<group>....<role>  another queue of the group
 
 Topics and groups have at most two dots in a row, and none at their ends, so no two names ever
-become one. A dot is written as `-`, `-` as `_-`, and `_` as `__`.
+become equal. A dot is written as `-`, `-` as `_-`, and `_` as `__`.
 """
 
 from __future__ import annotations
@@ -46,9 +46,13 @@ class Names:
         """Returns the queue of a group that is subscribed to the topic."""
         return self._write(topic, group, suffix=self._suffix)
 
-    def part(self, topic: str, group: str, role: str) -> str:
-        """Returns another queue of a group: for retries, or for messages that run alone."""
-        return self._write(topic, group, role)
+    def retry(self, topic: str, group: str) -> str:
+        """Returns the queue of a group's retries and replays."""
+        return self._write(topic, group, "retry")
+
+    def solo(self, topic: str, group: str) -> str:
+        """Returns the queue of a group's messages that must run alone."""
+        return self._write(topic, group, "solo")
 
     def broadcast(self, topic: str, group: str, process: str) -> str:
         """Returns the queue of one process of a broadcast group."""
@@ -59,7 +63,7 @@ class Names:
         written = name.translate(_WRITTEN)
         if len(written) + len(_FIFO) > _LIMIT:
             mark = digest(name)
-            # Three dots stand in no name, so a cut name is never a whole one.
+            # No name contains three dots, so no name that was cut equals a complete one.
             written = f"{written[: _LIMIT - len(_FIFO) - len(mark) - 3].rstrip('-_')}---{mark}"
         return written + suffix
 

@@ -1,4 +1,4 @@
-"""Policies: what a queue allows its topic, and what a service needs."""
+"""Policies: the right of a topic to send to a queue, and the rights that a service needs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any
 
 def queue_policy(queue_arn: str, topic_arn: str) -> str:
     """Returns the policy of a queue that lets one topic send to it, as JSON."""
-    return _document(
-        {
-            "Sid": "protoflow",
-            "Effect": "Allow",
-            "Principal": {"Service": "sns.amazonaws.com"},
-            "Action": "sqs:SendMessage",
-            "Resource": queue_arn,
-            "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
-        }
-    )
+    statement = {
+        "Sid": "protoflow",
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
+    }
+    return json.dumps(_document(statement))
 
 
 def allows(policy: str, topic_arn: str) -> bool:
@@ -51,11 +50,8 @@ def service_policy(
         {"Effect": "Allow", "Action": [*actions], "Resource": sorted({*resources})}
         for actions, resources in rights.items()
     ]
-    found: Mapping[str, Any] = json.loads(
-        _document(*(each for each in statements if each["Resource"]))
-    )
-    return found
+    return _document(*(each for each in statements if each["Resource"]))
 
 
-def _document(*statements: Mapping[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+def _document(*statements: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"Version": "2012-10-17", "Statement": [*statements]}

@@ -1,4 +1,4 @@
-"""Publishing: batches of ten, packed by count and bytes, for each topic and queue on its own."""
+"""Publishing in batches, which are filled by count and bytes for each topic and queue."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from protoflow.transports.sqs.names import queue_of
 from protoflow.transports.sqs.records import Encoded, encode
 from protoflow.transports.sqs.resources import Resources
 
-#: What SQS takes as group and deduplication ids.
+#: The group and deduplication ids that SQS accepts.
 _ID: Final = re.compile(r"[!-~]{1,128}")
 #: The group id of all messages, if a topic is in order.
 _WHOLE: Final = "all"
 #: The longest delay of a queue, in seconds; longer ones are repeated.
 LONGEST_DELAY: Final = 900
-#: Failures of the service that are called the sender's.
+#: Parts of error codes that AWS reports as the sender's fault although they are temporary.
 _TEMPORARY: Final = ("hrottl", "KMS", "Internal", "Unavailable", "OverLimit")
 
 
@@ -107,11 +107,8 @@ class SqsPublisher:
                 worker.cancel()
 
     def _limit(self, topic: str) -> int:
-        return (
-            self._options.max_queue_message_bytes
-            if self._queue(topic)
-            else (self._options.max_message_bytes)
-        )
+        options = self._options
+        return options.max_queue_message_bytes if self._queue(topic) else options.max_message_bytes
 
     def _queue(self, topic: str) -> str | None:
         """The queue to which a message goes; None: it goes to a topic."""
@@ -173,14 +170,17 @@ class SqsPublisher:
             if not queue.endswith(".fifo"):
                 entry.pop("MessageGroupId", None)
                 entry.pop("MessageDeduplicationId", None)
+        kept = topic in resources.kept
+        # asked first: if it fails, nothing is stored that is stored again later
+        also_publish = kept and await resources.subscribers(topic)
         try:
             failed = await self._store(queue, entries)
         except TopologyError:
             resources.forget(queue)
-            if topic not in resources.kept or not self._creates:
-                raise  # its subscription makes other queues again
+            if not (kept and self._creates):
+                raise  # the subscription makes the other queues again
             failed = await self._store_again(queue, entries)
-        if topic in resources.kept and await resources.subscribers(topic):
+        if also_publish:
             failed = [*failed, *await self._publish(topic, batch)]  # for the groups that read it
         return failed
 
@@ -229,7 +229,7 @@ class SqsPublisher:
         if encoded.attributes:
             entry["MessageAttributes"] = encoded.attributes
         if self._options.is_fifo:
-            # Without a key it waits for nobody. The id of a stranger may be any text.
+            # A message without a key waits for no other. A foreign id may be any text.
             key = message.key or message.id.encode(errors="surrogatepass")
             entry["MessageGroupId"] = _WHOLE if self._options.fifo == "topic" else _id(key)
             unique = message.deduplication_id or message.id
@@ -240,7 +240,7 @@ class SqsPublisher:
 
 
 def _id(value: bytes) -> str:
-    """A group or deduplication id; one that SQS does not take is hashed."""
+    """A group or deduplication id; one that SQS does not accept is hashed."""
     text = value.decode("latin-1")
     return text if _ID.fullmatch(text) else hashlib.sha256(value).hexdigest()
 

@@ -14,12 +14,12 @@ from protoflow.transports.sqs.claims import ASKED, Claim, delivery_of
 from protoflow.transports.sqs.connection import AwsConnection, chunks
 from protoflow.transports.sqs.resources import Resources
 
-#: SQS hides a message for 12 hours at most.
+#: Seconds for which a message may be held; SQS hides it for 12 hours at most.
 LONGEST_HOLD: Final = 11 * 3600
 #: The receipt handle is not valid any more.
 _GONE: Final = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue")
 _DELETE, _HIDE = "delete_message_batch", "change_message_visibility_batch"
-#: The queue, and what is asked of it.
+#: A queue, and the operation on it.
 _Place = tuple[str, str]
 _Entry = tuple[int, dict[str, Any]]
 
@@ -79,13 +79,11 @@ class QueueClient:
     async def renew(self, deliveries: Sequence[Delivery], lease: float) -> list[SettleResult]:
         """Hides deliveries for another lease; returns for each whether that was done."""
         places: dict[_Place, list[_Entry]] = defaultdict(list)
+        results = [SettleResult.DONE] * len(deliveries)
         for index, each in enumerate(deliveries):
-            if isinstance(each.receipt, Claim):  # else it was settled meanwhile
+            if isinstance(each.receipt, Claim):  # otherwise it was settled meanwhile
                 entry = {"ReceiptHandle": each.receipt.handle, "VisibilityTimeout": seconds(lease)}
                 places[each.receipt.queue, _HIDE].append((index, entry))
-        results = [SettleResult.DONE] * len(deliveries)
-        for entries in places.values():
-            for index, _ in entries:
                 results[index] = SettleResult.UNKNOWN
         await self._requests(places, results)
         return results

@@ -23,18 +23,18 @@ from protoflow.codecs.bindings import KAFKA
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
 
-#: Foreign programs read these from attributes of their own.
+#: Metadata that foreign programs read from attributes with the same names.
 _KNOWN: Final = frozenset(
     {wire.CONTENT_TYPE, wire.CORRELATION_ID, wire.MESSAGE_ID, wire.WATERMILL_ID, wire.GO_SCHEMA,
      *wire.TRACE_CONTEXT}
 )  # fmt: skip
-#: These need no look at their name when they arrive.
+#: Attributes whose names are metadata as they are.
 _PLAIN: Final = frozenset({wire.CONTENT_TYPE, wire.CORRELATION_ID, *wire.TRACE_CONTEXT})
 _ENCODING, _EVENT, _OWN = "content-transfer-encoding", "cloudevents", "protoflow"
 _RESERVED: Final = frozenset({_ENCODING, _EVENT, _OWN})
 _MOST_ATTRIBUTES: Final = 10
 _MOST_KNOWN: Final = _MOST_ATTRIBUTES - 2  # without `cloudevents` and `protoflow`
-#: What SNS and SQS take in bodies and attributes, without the characters that XML changes.
+#: The characters that SNS and SQS accept in bodies and attributes, without those that XML changes.
 _TEXT: Final = re.compile("[\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 _NAME: Final = re.compile(r"(?!aws|amazon|pf_)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.IGNORECASE)
 _LONGEST_NAME: Final = 256
@@ -45,7 +45,7 @@ _load: Final = json.JSONDecoder().decode
 
 
 class Encoded(NamedTuple):
-    """What is sent of a message, and its size as AWS counts it."""
+    """A message as it is sent, and its size as AWS counts it."""
 
     body: str
     attributes: dict[str, dict[str, str]]
@@ -103,7 +103,7 @@ def _metadata(message: Message, attributes: dict[str, dict[str, str]], own: dict
             size += _bytes_of(name, value)
         else:
             rest[name] = value
-    room = _MOST_ATTRIBUTES - 1 - bool(event)  # one is kept for what has none of its own
+    room = _MOST_ATTRIBUTES - 1 - bool(event)  # one is reserved for `protoflow`
     for name in [*rest]:
         if len(attributes) >= room:
             break
@@ -141,7 +141,7 @@ def _is_attribute(name: str, value: str) -> bool:
 
 
 class Decoded(NamedTuple):
-    """A received message, why not all of it could be read, and its size."""
+    """A received message, the reason if a part of it could not be read, and its size."""
 
     message: Message
     unreadable: str | None
@@ -149,7 +149,7 @@ class Decoded(NamedTuple):
 
 
 def decode(topic: str, raw: Mapping[str, Any]) -> Decoded:
-    """Returns the message of a topic; without an id, SQS's own is taken."""
+    """Returns a received message. A message without an id gets that of SQS."""
     metadata, foreign = dict[str, str](), list[tuple[str, str]]()
     own: Mapping[str, Any] = {}
     id: str | None = None

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from protoflow.errors import TopologyError
+from protoflow.errors import ProtoflowError, TopologyError
 from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
 from protoflow.transports.sqs.connection import AwsConnection, RefusedError
 from protoflow.transports.sqs.names import Names
 from protoflow.transports.sqs.options import USUAL_BYTES
 from protoflow.transports.sqs.policies import allows, queue_policy, service_policy
 
-#: Only requests that name no other time use it; a policy of a handler never changes a queue.
+#: Used only by requests without a time of their own, so a handler's policy changes no queue.
 _VISIBILITY: Final = 30
 #: Seconds for which the number of subscribers of a topic is remembered.
 _REMEMBERED: Final = 10.0
-_RETRY, _SOLO = "retry", "solo"
+_MOST_REMEMBERED: Final = 1000
 _MISSING: Final = "is missing; start once with topology mode create"
-#: What a queue holds: waiting, taken, and delayed.
+#: The attributes of a queue with the numbers of waiting, taken and delayed messages.
 _COUNTS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -52,11 +53,11 @@ class Resources:
 
     def retry_queue(self, settings: SubscriptionSettings) -> str:
         """Returns the queue of a group's retries and replays."""
-        return self.names.part(settings.topic, settings.group, _RETRY)
+        return self.names.retry(settings.topic, settings.group)
 
     def solo_queue(self, settings: SubscriptionSettings) -> str:
         """Returns the queue of a group's messages that must run alone."""
-        return self.names.part(settings.topic, settings.group, _SOLO)
+        return self.names.solo(settings.topic, settings.group)
 
     def own_queues(self, settings: SubscriptionSettings) -> Sequence[str]:
         """Returns the queues to which only members of a group write."""
@@ -73,13 +74,13 @@ class Resources:
         return url
 
     async def counts(self, queue: str) -> tuple[int, int, int]:
-        """Returns how many messages wait, are taken, and are delayed: about, says AWS."""
+        """Returns about how many messages wait, are taken, and are delayed."""
         found = await self._attributes(queue, _COUNTS)
         waiting, taken, delayed = (int(found.get(name, 0)) for name in _COUNTS)
         return waiting, taken, delayed
 
     async def subscribers(self, topic: str) -> int:
-        """Returns how many queues a topic has, at most 100. Changes are seen later."""
+        """Returns the number of queues of a topic, at most 100; it may be 10 s old."""
         now = asyncio.get_running_loop().time()
         since, number = self._subscribed.get(topic, (-math.inf, 0))
         if now - since > _REMEMBERED:
@@ -90,6 +91,8 @@ class Resources:
                 number = len(found.get("Subscriptions", ()))
             except TopologyError:
                 number = 0
+            if len(self._subscribed) >= _MOST_REMEMBERED:  # a message may name any topic
+                self._subscribed.clear()
             self._subscribed[topic] = now, number
         return number
 
@@ -120,21 +123,18 @@ class Resources:
 
     async def make_topic(self, topic: str) -> None:
         """Creates a topic if it is missing."""
+        if await self._has_topic(topic):
+            return
         attributes: dict[str, str] = {}
         if self._options.is_fifo:
             attributes = {"FifoTopic": "true", "ContentBasedDeduplication": "false"}
         if self._options.max_message_bytes > USUAL_BYTES:
             attributes["MaximumMessageSize"] = str(self._options.max_message_bytes)
-        try:
-            await self._connection.call(
-                "sns", "get_topic_attributes", TopicArn=self.topic_arn(topic)
-            )
-        except TopologyError:
-            name = self.names.topic(topic)
-            await self._connection.call("sns", "create_topic", Name=name, Attributes=attributes)
+        name = self.names.topic(topic)
+        await self._connection.call("sns", "create_topic", Name=name, Attributes=attributes)
 
     async def make_group(self, settings: SubscriptionSettings) -> Sequence[str]:
-        """Creates the queues of a group where they are missing; returns what hinders it."""
+        """Creates the missing queues of a group, and subscribes it; returns problems."""
         for queue in self.own_queues(settings):
             await self.make_queue(queue)
         queue = self.names.group(settings.topic, settings.group)
@@ -142,8 +142,11 @@ class Resources:
         return problems
 
     async def join(self, settings: SubscriptionSettings, queue: str) -> tuple[Sequence[str], str]:
-        """Subscribes a queue, which is created if it is missing, to its topic. Returns what
-        hinders it, and the ARN of the subscription."""
+        """Subscribes a queue to its topic; both are created if they are missing.
+
+        Returns:
+            The problems that hinder the subscription, and its ARN.
+        """
         self._subscribed.pop(settings.topic, None)
         topic, arn = self.topic_arn(settings.topic), self._connection.arn("sqs", queue)
         await self.make_topic(settings.topic)
@@ -164,13 +167,15 @@ class Resources:
         return problems, found["SubscriptionArn"]
 
     async def leave(self, queue: str, subscription: str) -> None:
-        """Removes the queue of a broadcast's process."""
-        await self._connection.call("sns", "unsubscribe", SubscriptionArn=subscription)
-        await self._connection.call("sqs", "delete_queue", QueueUrl=await self.url(queue))
-        self._urls.pop(queue, None)
+        """Removes the queue of a broadcast's process. An operator may have removed it."""
+        with contextlib.suppress(ProtoflowError):
+            await self._connection.call("sns", "unsubscribe", SubscriptionArn=subscription)
+        with contextlib.suppress(ProtoflowError):
+            await self._connection.call("sqs", "delete_queue", QueueUrl=await self.url(queue))
+        self.forget(queue)
 
     def forget(self, queue: str) -> None:
-        """Looks again for the URL of a queue: it is gone."""
+        """Forgets the URL of a queue that is gone."""
         self._urls.pop(queue, None)
 
     def policy(self, topology: Topology) -> Mapping[str, Any]:
@@ -181,12 +186,13 @@ class Resources:
         own = [arn("sqs", queue) for each in lasting for queue in self.own_queues(each)]
         groups = [arn("sqs", self.names.group(each.topic, each.group)) for each in lasting]
         kept = [arn("sqs", self.names.dead_letters(topic)) for topic in dead]
-        publishes = map(self.topic_arn, {*topology.topics} - dead)
+        # groups may consume dead letters, too: then they are also published to a topic
+        publishes = map(self.topic_arn, {*topology.topics} | dead)
         replays = groups if self._options.is_fifo else ()
         return service_policy(publishes, [*groups, *own], [*own, *kept, *replays])
 
     async def make_queue(self, queue: str, attributes: Mapping[str, str] | None = None) -> bool:
-        """Creates a queue if it is missing; whether it was."""
+        """Creates a queue if it is missing; returns whether it was."""
         try:
             await self.url(queue)
         except TopologyError:
@@ -219,25 +225,19 @@ class Resources:
         attributes: Mapping[str, str] = found.get("Attributes", {})
         return attributes
 
-    async def _topic(self, topic: str) -> Mapping[str, str] | None:
-        """The attributes of a topic; None: it does not exist."""
-        try:
-            found = await self._connection.call(
-                "sns", "get_topic_attributes", TopicArn=self.topic_arn(topic)
-            )
-        except TopologyError:
-            return None
-        attributes: Mapping[str, str] = found["Attributes"]
-        return attributes
-
-    async def _topic_problems(self, topic: str) -> Sequence[str]:
+    async def _has_topic(self, topic: str) -> bool:
         try:
             await self._connection.call(
                 "sns", "get_topic_attributes", TopicArn=self.topic_arn(topic)
             )
         except TopologyError:
-            return [f"topic {topic} ({self.names.topic(topic)}) {_MISSING}"]
-        return []
+            return False
+        return True
+
+    async def _topic_problems(self, topic: str) -> Sequence[str]:
+        if await self._has_topic(topic):
+            return []
+        return [f"topic {topic} ({self.names.topic(topic)}) {_MISSING}"]
 
     async def _queue_problems(self, queue: str) -> Sequence[str]:
         try:

@@ -25,8 +25,9 @@ from protoflow.transports.sqs.publisher import LONGEST_DELAY, SqsPublisher
 from protoflow.transports.sqs.queue_client import QueueClient
 from protoflow.transports.sqs.resources import Resources
 
-#: Seconds for which one request waits; a shorter one may miss messages.
+#: Seconds for which a request waits; SQS may miss messages if it does not wait.
 _WAIT: Final = 1
+#: The most start marks of this process that are remembered.
 _REMEMBERED: Final = 1000
 
 

@@ -110,22 +110,26 @@ class SqsSubscription(QueueSubscription):
         return await super().settle(settlements)
 
     async def stop(self) -> None:
-        """Asks for nothing more, and gives back what is not handed out. A request that waits for
-        messages is not cut off, or messages that are on their way would be hidden for a lease."""
+        """Requests no more messages, and gives back those that were not handed out.
+
+        Requests that wait for messages are not cancelled: the messages of an answer that nobody
+        reads would be hidden until their lease ends.
+        """
         self.stopped = True
         polls = [*self._polls.values()]
         try:
             if polls:
-                await asyncio.wait(polls)
+                await asyncio.wait(polls)  # a gather would wait for what it cancels
         finally:
             for poll in polls:
-                poll.cancel()
+                if not poll.cancel() and not poll.cancelled():
+                    poll.exception()  # a failure does not matter any more
         await super().stop()
 
     # What the kit calls.
 
     async def _fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
-        """Waits until one of the queues has answered; `_poll` hands out what it had."""
+        """Waits until one of the queues has answered; `_poll` hands out its messages."""
         if self.stopped:  # `stop` waits for the requests that it knows
             return ()
         for queue in (self.queue, *((self._retries,) if self._retries else ())):

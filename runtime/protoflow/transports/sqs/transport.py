@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from protoflow.errors import CapabilityError, ProtoflowError, PublishError, TopologyError
+from protoflow.errors import CapabilityError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
@@ -63,7 +62,7 @@ class SqsTransport:
         )
         self._checks = Periodic(_CHECK, self._connection.check)
         self._subscriptions: list[SqsSubscription] = []
-        #: The queue and the subscription of each broadcast.
+        #: Of each broadcast: its queue, and the ARN of its subscription.
         self._processes: dict[str, str] = {}
 
     async def open(self) -> None:
@@ -79,8 +78,7 @@ class SqsTransport:
             await self._checks.stop()
             await asyncio.gather(*(each.close() for each in subscriptions))
             await self._publisher.close()
-            with contextlib.suppress(ProtoflowError):  # an operator may have removed them
-                await asyncio.gather(*(self._resources.leave(*each) for each in processes.items()))
+            await asyncio.gather(*(self._resources.leave(*each) for each in processes.items()))
         finally:
             await self._connection.close()
 
@@ -124,9 +122,9 @@ class SqsTransport:
     async def lag(self, topic: str, group: str) -> Lag:
         """Returns about how many messages of a group are unfinished."""
         names, messages = self._resources.names, 0
-        queues = [names.group(topic, group), names.part(topic, group, "retry")]
+        queues = [names.group(topic, group), names.retry(topic, group)]
         if not self._connection.options.is_fifo:
-            queues.append(names.part(topic, group, "solo"))
+            queues.append(names.solo(topic, group))
         for queue in queues:
             messages += sum(await self._resources.counts(queue))
         return Lag(messages=messages)

@@ -7,10 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from protoflow import wire
-from protoflow.errors import NotReplayableError, PublishError
+from protoflow.errors import NotReplayableError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
+from protoflow.transport.kit.replay import (
+    DeadLetterSources,
+    number_of,
+    publish_with,
+    replay_in_order,
+)
 from protoflow.transports.nats.jetstream.api import API
 from protoflow.transports.nats.jetstream.durables import subjects_of
 from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
@@ -104,11 +109,7 @@ class JetStreamScan:
                 return message
             return replace(message, topic=await self._address(message.topic, group))
 
-        async def publish(
-            _: Sequence[DeadLetterRecord], messages: Sequence[Message]
-        ) -> Sequence[PublishError | None]:
-            return await self._store.publisher.submit(messages)
-
+        publish = publish_with(self._store.publisher.submit)
         return await replay_in_order(records, address, publish, self.remove)
 
     async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
