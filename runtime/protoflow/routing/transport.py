@@ -23,6 +23,7 @@ from protoflow.transport.interface import (
     TopologyMode,
     Transport,
 )
+from protoflow.transport.kit.submission import submit_by_share
 from protoflow.transport.lag import Lag, LagReader
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicReader, TopicRecord
@@ -80,11 +81,8 @@ class RoutedTransport:
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes each message to the transport of its topic; the order holds within one."""
-        shares = self.shares(messages)
-        if len(shares) == 1:
-            return self.parts[next(iter(shares))].submit(messages)
-        answers = [self.parts[name].submit(share) for name, share in shares.items()]
-        return asyncio.ensure_future(_joined(messages, list(shares.values()), answers))
+        parts, of_topic = self.parts, self.routes.of_topic
+        return submit_by_share(messages, lambda message: parts[of_topic(message.topic)].submit)
 
     def shares(self, messages: Sequence[Message]) -> dict[str, list[Message]]:
         """Returns the messages by the transport to which they are published."""
@@ -200,21 +198,3 @@ async def _on_each(calls: Mapping[str, Awaitable[object]]) -> None:
         texts = (f"transport {name}: {error}" for name, error in failed.items())
         raise type(first)("\n".join(texts)) from first
     raise first
-
-
-async def _joined(
-    messages: Sequence[Message],
-    shares: Sequence[Sequence[Message]],
-    answers: Sequence[asyncio.Future[Sequence[PublishError | None]]],
-) -> Sequence[PublishError | None]:
-    """Returns the results of submissions to several transports, in the order of the messages."""
-    results: dict[int, PublishError | None] = {}
-    for share, answer in zip(
-        shares, await asyncio.gather(*answers, return_exceptions=True), strict=True
-    ):
-        if isinstance(answer, BaseException):
-            failure = answer if isinstance(answer, PublishError) else PublishError(str(answer))
-            answer = [failure] * len(share)
-        for message, error in zip(share, answer, strict=True):
-            results[id(message)] = error
-    return [results[id(message)] for message in messages]

@@ -108,6 +108,25 @@ async def test_outputs_with_a_target_are_sent_and_others_are_stored(
     assert notes == ["n1"]
 
 
+async def test_the_order_of_the_store_is_fixed_when_submit_returns(
+    lab: Lab, subscriber: Subscriber, tmp_path: Path
+) -> None:
+    targets = [{"topic": "results", "url": subscriber.url}]
+    async with lab.receiving(Runs().work, targets=targets, **store(tmp_path)) as service:
+        first, sent, second = (
+            Message(id=id, topic=topic, payload=b"x")
+            for id, topic in (("1", "notes"), ("2", "results"), ("3", "notes"))
+        )
+        both = service.transport.submit([sent, first])
+        alone = service.transport.submit([second])
+        assert [*await both, *await alone] == [None] * 3
+        reader: Any = service.transport
+        notes = [
+            one.message.id async for one in reader.read_topic("notes", start=0.0, follow=False)
+        ]
+    assert notes == ["1", "3"]
+
+
 @pytest.mark.parametrize("url", ["memory://", "nats://localhost"])
 async def test_a_store_must_be_durable(lab: Lab, url: str) -> None:
     with pytest.raises(ConfigError, match="is not durable"):

@@ -25,6 +25,7 @@ from protoflow.transport.interface import (
     Transport,
     TransportSettings,
 )
+from protoflow.transport.kit.submission import submit_by_share
 from protoflow.transports import create
 from protoflow.transports.http.options import HttpOptions
 from protoflow.transports.http.requests import Answer, later
@@ -81,13 +82,11 @@ class HandOffTransport:
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """See `Transport.submit`."""
-        publisher = self._http.publisher
-        sent = [publisher.has_target(message.topic) for message in messages]
-        if not any(sent):
-            return self._store.submit(messages)
-        if all(sent):
-            return self._http.submit(messages)
-        return asyncio.ensure_future(self._submit_both(messages, sent))
+        has_target = self._http.publisher.has_target
+        at_targets, stored = self._http.submit, self._store.submit
+        return submit_by_share(
+            messages, lambda message: at_targets if has_target(message.topic) else stored
+        )
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
@@ -113,17 +112,6 @@ class HandOffTransport:
             claimed, atomic=False, atomic_on_demand=False,
             max_message_bytes=min(limit for limit in limits if limit is not None),
         )  # fmt: skip
-
-    async def _submit_both(
-        self, messages: Sequence[Message], sent: Sequence[bool]
-    ) -> Sequence[PublishError | None]:
-        pairs = [*zip(messages, sent, strict=True)]
-        at_targets, stored = await asyncio.gather(
-            self._http.submit([message for message, to_target in pairs if to_target]),
-            self._store.submit([message for message, to_target in pairs if not to_target]),
-        )
-        results = {True: iter(at_targets), False: iter(stored)}
-        return [next(results[to_target]) for to_target in sent]
 
     async def _receive(self, messages: Sequence[Message]) -> Answer:
         """Stores the messages of a request."""
