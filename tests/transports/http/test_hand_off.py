@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import protoflow.transport
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from protoflow import transports
@@ -17,7 +18,14 @@ from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import ConfigError, PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.testing.transports.tasks import POLICY
-from protoflow.transport import LagReader, MessageFinder, TopicReader, TransportSettings
+from protoflow.transport import (
+    Capabilities,
+    LagReader,
+    MessageFinder,
+    ReportsWarnings,
+    TopicReader,
+    TransportSettings,
+)
 from protoflow.transports.http import hand_off
 from protoflow.transports.http.codec import BATCH
 
@@ -73,6 +81,36 @@ async def test_it_has_what_the_store_has(lab: Lab, tmp_path: Path) -> None:
     for optional in (LagReader, TopicReader, MessageFinder):
         assert isinstance(transport, optional)
         assert not isinstance(made(), optional)
+
+
+def test_it_has_every_optional_interface_of_its_store(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new interface is passed on, or is named here with the reason why it is not."""
+    optional = {
+        name: vars(interface)
+        for name, interface in vars(protoflow.transport).items()
+        if getattr(interface, "_is_runtime_protocol", False)
+    }
+    of_subscriptions = {"Isolation", "Availability", "EndsIntake"}
+    not_atomic = {"Transactional", "SqlLog"}  # outputs may have targets
+    wanted = optional.keys() - of_subscriptions - not_atomic
+    members = {
+        member
+        for name in wanted
+        for member in {*optional[name], *optional[name].get("__annotations__", ())}
+        if not member.startswith("_")
+    }
+    full = type("Full", (), dict.fromkeys(members, lambda *_: {"disk": "is nearly full"}))()
+    full.capabilities = Capabilities(durable=True)
+    monkeypatch.setattr(hand_off, "create", lambda _: full)
+    url = TransportURL.parse(lab.url)
+    transport = transports.create(
+        TransportSettings(url=url, options={"hand_off": "sqlite:///inbox.db"})
+    )
+    assert {member for member in members if not hasattr(transport, member)} == set()
+    assert isinstance(transport, ReportsWarnings)
+    assert transport.warnings() == {"disk": "is nearly full"}
 
 
 async def test_what_cannot_be_stored_now_comes_later(lab: Lab, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from protoflow.ids import new_id
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
+    ReportsWarnings,
     Subscription,
     SubscriptionListener,
     SubscriptionSettings,
@@ -39,7 +40,7 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
 #: The optional interfaces of the store that this transport has, too.
 _OPTIONAL: Final = (
     *("dead_letters", "lag", "read_topic", "find_message"),
-    *("creates_tables", "apply_tables"),
+    *("creates_tables", "apply_tables", "policy"),
 )
 
 
@@ -101,8 +102,12 @@ class HandOffTransport:
         return self._store.health()
 
     def warnings(self) -> Mapping[str, str]:
-        """See `ReportsWarnings`: the targets that are disabled."""
-        return self._http.warnings()
+        """See `ReportsWarnings`: the targets that are disabled, and those of the store."""
+        store = self._store
+        return {
+            **(store.warnings() if isinstance(store, ReportsWarnings) else {}),
+            **self._http.warnings(),
+        }
 
     def _own_capabilities(self) -> Capabilities:
         """Returns those of the store. Outputs are not atomic, because they may have targets."""
