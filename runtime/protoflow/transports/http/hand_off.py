@@ -28,13 +28,15 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.kit.submission import submit_by_share
 from protoflow.transports import create
+from protoflow.transports.http.endpoint import Store
 from protoflow.transports.http.options import HttpOptions
 from protoflow.transports.http.requests import Answer, later
+from protoflow.transports.http.room import Room
 from protoflow.transports.http.subscription import STOPPING
 from protoflow.transports.http.transport import HttpTransport
 
 _STORED: Final = Answer(202)
-#: The most messages, and their bytes, that are being stored; requests beyond them come later.
+#: The most messages, and their bytes, that are being read and stored; others come later.
 _MOST: Final = 1000
 _MOST_BYTES: Final = 64 * 1024 * 1024
 #: The optional interfaces of the store that this transport has, too.
@@ -56,8 +58,7 @@ class HandOffTransport:
         self._store: Transport = create(replace(settings, url=url, options={}))
         if not self._store.capabilities.durable:
             raise ConfigError(f"transport: http: option hand_off: {url.scheme}:// is not durable")
-        self._storing = 0
-        self._bytes = 0
+        self._inbox = Store(self._receive, Room(_MOST, _MOST_BYTES))
         self._closed = False
         for name in _OPTIONAL:
             if hasattr(self._store, name):
@@ -94,7 +95,7 @@ class HandOffTransport:
     ) -> Subscription:
         """See `Transport.subscribe`."""
         subscription = await self._store.subscribe(settings, listener)
-        await self._http.endpoint(settings.topic, self._receive)
+        await self._http.endpoint(settings.topic, self._inbox)
         return subscription
 
     def health(self) -> str | None:
@@ -122,17 +123,12 @@ class HandOffTransport:
         """Stores the messages of a request."""
         if self._closed:
             return STOPPING
-        size = sum(len(message.payload or b"") for message in messages)
-        if self._storing and (
-            self._storing + len(messages) > _MOST or self._bytes + size > _MOST_BYTES
-        ):
-            return later(429, "too many messages are not stored yet", 1)
         for message in messages:
             message.id = message.id or new_id()
             message.deduplication_id = _unique(message)
         try:
             async with asyncio.timeout(self._http.options.answer_timeout):
-                errors = await asyncio.shield(self._submit(messages, size))
+                errors = await asyncio.shield(self._submit(messages))
         except TimeoutError:
             return later(503, "the messages were not stored in time", 5)
         failures = [error for error in errors if error is not None]
@@ -142,19 +138,12 @@ class HandOffTransport:
             return Answer(422, "the message cannot be stored")
         return later(503, "the messages were not stored", 5)
 
-    def _submit(
-        self, messages: Sequence[Message], size: int
-    ) -> asyncio.Future[Sequence[PublishError | None]]:
+    def _submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Stores messages. They count until the store has answered, whoever still waits for it."""
-
-        def stored(_: object) -> None:
-            self._storing -= len(messages)
-            self._bytes -= size
-
+        count, size = len(messages), sum(len(message.payload or b"") for message in messages)
         future = self._store.submit(messages)
-        self._storing += len(messages)
-        self._bytes += size
-        future.add_done_callback(stored)
+        self._inbox.room.add(count, size)
+        future.add_done_callback(lambda _: self._inbox.room.remove(count, size))
         return future
 
 
