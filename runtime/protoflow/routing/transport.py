@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +24,7 @@ from protoflow.routing.message_finder import find_on_all
 from protoflow.routing.routes import Routes
 from protoflow.transport.interface import (
     Capabilities,
+    NamesTopics,
     ReportsWarnings,
     Subscription,
     SubscriptionListener,
@@ -27,6 +37,8 @@ from protoflow.transport.kit.submission import submit_by_share
 from protoflow.transport.lag import Lag, LagReader
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicReader, TopicRecord
+
+_log = logging.getLogger("protoflow.routing")
 
 #: The capabilities that a reader of topics and groups needs on some transport only.
 _READING = ("lag", "dead_letters", "reads_topics")
@@ -141,6 +153,17 @@ class RoutedTransport:
             subscriptions=tuple(one for one in topology.subscriptions if one.transport == name),
             topics=tuple(one for one in topology.topics if self.routes.of_place(one) == name),
         )
+
+
+def warn_of_unused_options(transport: Transport, used: Collection[str]) -> None:
+    """Warns of topics that the options of a transport name, and that no handler uses: an option
+    with a mistyped name has no effect."""
+    for part in parts_of(transport).values():
+        if isinstance(part, NamesTopics):
+            for option, names in part.topics_of_options().items():
+                for topic in sorted({*names} - {*used}):
+                    extra = {"option": option, "topic": topic}
+                    _log.warning("a topic of an option is not used by any handler", extra=extra)
 
 
 def claims_of(transport: Transport) -> Capabilities | Mapping[str, Capabilities]:

@@ -349,6 +349,25 @@ async def test_mistakes_in_options_stop_the_start(lab: Lab, options: dict[str, A
     assert "pw" not in str(caught.value)
 
 
+@pytest.mark.parametrize("stored", [False, True], ids=["handled", "stored"])
+async def test_a_topic_of_an_option_that_no_handler_uses_is_warned_of(
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture, stored: bool
+) -> None:
+    targets = [
+        {"topic": topic, "url": "https://h/"}
+        for topic in ("*", "results", "reslts", "orders..billing..dead")
+    ]
+    endpoints = [{"topic": topic, "path": f"/at/{topic}"} for topic in ("orders", "ordrs")]
+    store = {"hand_off": f"sqlite:///{tmp_path}/inbox.db"} if stored else {}
+    options: dict[str, Any] = {"targets": targets, "endpoints": endpoints, **store}
+    async with lab.receiving(Runs().work, results="results", **options):
+        pass
+    warned = [vars(one) for one in caplog.records if "not used by any handler" in one.message]
+    assert [(one["option"], one["topic"]) for one in warned] == [
+        ("endpoints", "ordrs"), ("targets", "reslts"),
+    ]  # fmt: skip
+
+
 async def test_order_is_refused(lab: Lab) -> None:
     from protoflow.contract.spec import Ordering
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
@@ -109,6 +109,10 @@ class HandOffTransport:
             **(store.warnings() if isinstance(store, ReportsWarnings) else {}),
             **self._http.warnings(),
         }
+
+    def topics_of_options(self) -> Mapping[str, Collection[str]]:
+        """See `NamesTopics`."""
+        return self._http.topics_of_options()
 
     def _own_capabilities(self) -> Capabilities:
         """Returns those of the store. Outputs are not atomic, because they may have targets."""
