@@ -13,7 +13,9 @@ import protoflow.transport
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from protoflow import transports
+from protoflow.cli.tail import _broadcast
 from protoflow.config.url import TransportURL
+from protoflow.connection import Connection
 from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import ConfigError, PublishError, PublishRefusedError
 from protoflow.message import Message
@@ -28,6 +30,7 @@ from protoflow.transport import (
 )
 from protoflow.transports.http import hand_off
 from protoflow.transports.http.codec import BATCH
+from protoflow.web.neighbours import Neighbours
 
 from tests.transports.http.conftest import TYPE, Lab, Runs, Subscriber, until
 
@@ -163,6 +166,20 @@ async def test_the_order_of_the_store_is_fixed_when_submit_returns(
             one.message.id async for one in reader.read_topic("notes", start=0.0, follow=False)
         ]
     assert notes == ["1", "3"]
+
+
+async def test_what_protoflow_itself_consumes_opens_no_port(lab: Lab, tmp_path: Path) -> None:
+    """A dashboard or `tail` runs beside the service that has the port."""
+    config = lab.config(**store(tmp_path))
+    async with Connection(config) as connection:
+        reading = asyncio.ensure_future(anext(_broadcast(connection.transport, "orders")))
+        async with Neighbours(connection.transport, config, None):
+            await asyncio.sleep(0.2)
+            assert not reading.done()
+            with pytest.raises(OSError, match="Cannot connect"):
+                await lab.post('"x"')
+        await connection.publish(Message(id="1", topic="orders", payload=b"x"))
+        assert (await asyncio.wait_for(reading, 10)).message.id == "1"
 
 
 @pytest.mark.parametrize("url", ["memory://", "nats://localhost"])

@@ -95,7 +95,8 @@ class HandOffTransport:
     ) -> Subscription:
         """See `Transport.subscribe`."""
         subscription = await self._store.subscribe(settings, listener)
-        await self._http.endpoint(settings.topic, self._inbox)
+        if not settings.internal:
+            await self._http.endpoint(settings.topic, self._inbox)
         return subscription
 
     def health(self) -> str | None:
