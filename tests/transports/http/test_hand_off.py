@@ -17,7 +17,7 @@ from protoflow.cli.tail import _broadcast
 from protoflow.config.url import TransportURL
 from protoflow.connection import Connection
 from protoflow.dead_letters import dead_letters_of
-from protoflow.errors import ConfigError, PublishError, PublishRefusedError
+from protoflow.errors import ConfigError, PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.testing.transports.tasks import POLICY
 from protoflow.transport import (
@@ -166,6 +166,21 @@ async def test_the_order_of_the_store_is_fixed_when_submit_returns(
             one.message.id async for one in reader.read_topic("notes", start=0.0, follow=False)
         ]
     assert notes == ["1", "3"]
+
+
+async def test_if_one_part_cannot_be_opened_the_other_stays_closed(
+    lab: Lab, tmp_path: Path
+) -> None:
+    (tmp_path / "disabled.json").write_text("no JSON")
+    gone = {"hand_off": f"sqlite:///{tmp_path}/none/inbox.db"}
+    unreadable = {"disabled_file": f"{tmp_path}/disabled.json", **store(tmp_path)}
+    for options in (gone, unreadable):
+        transport = Connection(lab.config(**options)).transport
+        assert isinstance(transport, hand_off.HandOffTransport)
+        with pytest.raises((ConfigError, TransportError)):
+            await transport.open()
+        assert transport._http.publisher._session is None
+    assert not (tmp_path / "inbox.db").exists(), "the store was not opened"
 
 
 async def test_what_protoflow_itself_consumes_opens_no_port(lab: Lab, tmp_path: Path) -> None:

@@ -66,16 +66,22 @@ class HandOffTransport:
         self.capabilities = self._own_capabilities()
 
     async def open(self) -> None:
-        """See `Transport.open`."""
-        await self._store.open()
+        """See `Transport.open`. If one part cannot be opened, nothing stays open."""
         await self._http.open()
+        try:
+            await self._store.open()
+        except BaseException:
+            await self._http.close()
+            raise
         self.capabilities = self._own_capabilities()
 
     async def close(self) -> None:
         """See `Transport.close`."""
         self._closed = True
-        await self._http.close()
-        await self._store.close()
+        try:
+            await self._http.close()
+        finally:
+            await self._store.close()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """See `Transport.ensure`."""
