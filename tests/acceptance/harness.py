@@ -183,9 +183,11 @@ class Harness:
         return self.capabilities.atomic and not self.capabilities.atomic_on_demand
 
     def require(self, *capabilities: str) -> None:
-        """Skips the case where the transport does not claim these."""
+        """Skips the case where the transport does not claim these: fields of its `Capabilities`,
+        or of its `Target`."""
         for capability in capabilities:
-            if not getattr(self.capabilities, capability):
+            claims = self.capabilities if hasattr(self.capabilities, capability) else self.target
+            if not getattr(claims, capability):
                 pytest.skip(f"capability: {capability}")
 
     # Services.

@@ -31,12 +31,15 @@ class Target(TransportTarget):
             port. In `options`, `{url}` stands for it.
         broker: the server in `tests.brokers` whose URL is taken instead.
         takes_minutes: it is tested only where `--transport` names it, as `make acceptance` does.
+        takes_any_topic: whether a publish succeeds to a topic that nothing consumes. False: the
+            options send every topic to the transport under test, which refuses unknown ones.
     """
 
     name: str
     url: str = ""
     broker: str | None = None
     takes_minutes: bool = False
+    takes_any_topic: bool = True
 
     def fresh_url(self, directory: Path) -> str | None:
         """A URL under which nothing has happened yet; None without a broker."""
@@ -127,6 +130,7 @@ HOW: dict[str, dict[str, Any]] = {
         },
         "patience": 2.0,
         "confirms_when_settled": True,
+        "takes_any_topic": False,
         "restarts": 5,
     },
 }

@@ -87,6 +87,7 @@ NOT_FORWARDED = {
     "EndsIntake": "the scheduler uses the subscription of its own transport",
     "Isolation": "the scheduler uses the subscription of its own transport",
     "KeepsTables": "the commands ask each transport",
+    "NamesTopics": "the start asks each transport",
     "PrintsPolicy": "the command prints one policy for each transport",
     "SqlLog": "messages in a transaction go to the outbox",
     "Transactional": "a transaction holds within one transport",

@@ -143,6 +143,7 @@ async def _broadcast(transport: Transport, topic: str) -> AsyncIterator[TopicRec
     one = SubscriptionSettings(
         name=f"{topic}/tail", topic=topic, group=f"tail-{uuid.uuid4().hex[:12]}",
         ordering=Ordering.NONE, start=Start.LATEST, broadcast=True, dead_letter_topics=(),
+        internal=True,
     )  # fmt: skip
     await transport.ensure(Topology(subscriptions=(one,), topics=()), TopologyMode.CREATE)
     subscription = await transport.subscribe(one, _Quiet())

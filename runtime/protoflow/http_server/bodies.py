@@ -22,6 +22,12 @@ class BodyError(Exception):
         self.status = status
 
 
+def announced_size(value: str | None) -> int | None:
+    """Returns the size in a value of `Content-Length`; None if there is none."""
+    valid = value and value.isascii() and value.isdecimal()
+    return int(value[:20]) if value and valid else None
+
+
 async def read_body(
     parts: Callable[[], AsyncIterator[bytes]], announced: str | None, limit: int
 ) -> bytes:
@@ -35,7 +41,7 @@ async def read_body(
     Raises:
         BodyError: the body is too large, too slow, or incomplete.
     """
-    if announced and announced.isascii() and announced.isdecimal() and int(announced[:20]) > limit:
+    if (announced_size(announced) or 0) > limit:
         raise _too_large(limit)
     read: list[bytes] = []
     size = 0

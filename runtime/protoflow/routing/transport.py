@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -21,9 +22,9 @@ from protoflow.message import Message
 from protoflow.routing.dead_letters import RoutedDeadLetterStore
 from protoflow.routing.message_finder import find_on_all
 from protoflow.routing.routes import Routes
-from protoflow.transport.answers import failure_of
 from protoflow.transport.interface import (
     Capabilities,
+    NamesTopics,
     ReportsWarnings,
     Subscription,
     SubscriptionListener,
@@ -32,9 +33,12 @@ from protoflow.transport.interface import (
     TopologyMode,
     Transport,
 )
+from protoflow.transport.kit.submission import submit_by_share
 from protoflow.transport.lag import Lag, LagReader
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicReader, TopicRecord
+
+_log = logging.getLogger("protoflow.routing")
 
 #: The capabilities that a reader of topics and groups needs on some transport only.
 _READING = ("lag", "dead_letters", "reads_topics")
@@ -89,11 +93,8 @@ class RoutedTransport:
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes each message to the transport of its topic; the order holds within one."""
-        shares = self.shares(messages)
-        if len(shares) == 1:
-            return self.parts[next(iter(shares))].submit(messages)
-        answers = {name: self.parts[name].submit(share) for name, share in shares.items()}
-        return asyncio.ensure_future(_joined(messages, self.routes.of_topic, shares, answers))
+        parts, of_topic = self.parts, self.routes.of_topic
+        return submit_by_share(messages, lambda message: parts[of_topic(message.topic)].submit)
 
     def shares(self, messages: Sequence[Message]) -> dict[str, list[Message]]:
         """Returns the messages by the transport to which they are published."""
@@ -163,6 +164,17 @@ def shares_of(transport: Transport, topology: Topology) -> Mapping[str, Topology
     return {"": topology}
 
 
+def warn_of_unused_options(transport: Transport, used: Collection[str]) -> None:
+    """Warns of topics that the options of a transport name, and that no handler uses: an option
+    with a mistyped name has no effect."""
+    for part in parts_of(transport).values():
+        if isinstance(part, NamesTopics):
+            for option, names in part.topics_of_options().items():
+                for topic in sorted({*names} - {*used}):
+                    extra = {"option": option, "topic": topic}
+                    _log.warning("a topic of an option is not used by any handler", extra=extra)
+
+
 def claims_of(transport: Transport) -> Capabilities | Mapping[str, Capabilities]:
     """Returns the capabilities of a transport, or of several by name."""
     if isinstance(transport, RoutedTransport):
@@ -218,29 +230,3 @@ async def _on_each(calls: Mapping[str, Awaitable[object]]) -> None:
         texts = (f"transport {name}: {error}" for name, error in failed.items())
         raise type(first)("\n".join(texts)) from first
     raise first
-
-
-async def _joined(
-    messages: Sequence[Message],
-    of_topic: Callable[[str], str],
-    shares: Mapping[str, Sequence[Message]],
-    answers: Mapping[str, asyncio.Future[Sequence[PublishError | None]]],
-) -> Sequence[PublishError | None]:
-    """Returns the results of submissions to several transports, in the order of the messages."""
-    await asyncio.gather(*answers.values(), return_exceptions=True)
-    results: dict[str, Iterator[PublishError | None]] = {}
-    for name, answer in answers.items():
-        count = len(shares[name])
-        failure = failure_of(answer, "publishing", count)
-        results[name] = iter(
-            answer.result() if failure is None else [_unpublished(failure)] * count
-        )
-    return [next(results[of_topic(message.topic)]) for message in messages]
-
-
-def _unpublished(failure: TransportError) -> PublishError:
-    if isinstance(failure, PublishError):
-        return failure
-    error = PublishError(str(failure))
-    error.__cause__ = failure
-    return error

@@ -7,7 +7,7 @@ define handlers or only publish use the class as a type.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from protoflow import ids
@@ -26,7 +26,7 @@ from protoflow.registrations.registration import published_topic
 from protoflow.registrations.registry import Registry
 from protoflow.registrations.subscription_plan import SubscriptionPlan
 from protoflow.routing.routes import warn_of_unused
-from protoflow.routing.transport import claims_of
+from protoflow.routing.transport import claims_of, warn_of_unused_options
 from protoflow.scheduling.assembly import assemble
 from protoflow.scheduling.threads import Threads
 from protoflow.service.inspection import Inspection
@@ -155,8 +155,7 @@ class Components:
             for subscription in plans
         ]  # fmt: skip
         topic_of = self.publisher.encode.topic_of
-        for message_class in registry.messages:
-            topic_of(publication_of(message_class))
+        events = {topic_of(publication_of(message_class)) for message_class in registry.messages}
         published = {
             topic_of(item.publication) for item in registry.registrations if item.publication
         }
@@ -166,10 +165,17 @@ class Components:
         )
         await self.transport.ensure(topology, self.config.topology)
         self.publisher.known(topology.topics)
-        given = (published_topic(item) for item in registry.registrations)
-        outputs = {self.publisher.encode.physical(topic) for topic in given if topic}
-        warn_of_unused(self.config, {*outputs, *(one.settings.topic for one in plans)})
+        self._warn_of_unused(topology, events)
         return schedulers
+
+    def _warn_of_unused(self, topology: Topology, events: Collection[str]) -> None:
+        """Warns of topics of the settings and options that no handler uses."""
+        given = (published_topic(item) for item in self.registry.registrations)
+        outputs = {self.publisher.encode.physical(topic) for topic in given if topic}
+        used = {*outputs, *(one.topic for one in topology.subscriptions)}
+        warn_of_unused(self.config, used)
+        dead = {name for one in topology.subscriptions for name in one.dead_letter_topics}
+        warn_of_unused_options(self.transport, {*used, *events, *dead})
 
     def _effects(self, plans: Sequence[SubscriptionPlan]) -> InboxRuns | None:
         """Returns the maker of exactly-once runs. Raises ConfigError."""

@@ -11,6 +11,7 @@ from protoflow.transport.interface import Availability as Availability
 from protoflow.transport.interface import Capabilities as Capabilities
 from protoflow.transport.interface import EndsIntake as EndsIntake
 from protoflow.transport.interface import Isolation as Isolation
+from protoflow.transport.interface import NamesTopics as NamesTopics
 from protoflow.transport.interface import ReportsWarnings as ReportsWarnings
 from protoflow.transport.interface import SqlLog as SqlLog
 from protoflow.transport.interface import Subscription as Subscription

@@ -174,6 +174,15 @@ class ReportsWarnings(Protocol):
         ...
 
 
+@runtime_checkable
+class NamesTopics(Protocol):
+    """Optional: the options name topics. The start warns of those that no handler uses."""
+
+    def topics_of_options(self) -> Mapping[str, Collection[str]]:
+        """Returns the topics that each option names, with the namespace."""
+        ...
+
+
 class TransportFactory(Protocol):
     """The type of an entry point of the group `protoflow.transports`."""
 

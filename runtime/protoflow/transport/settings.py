@@ -35,6 +35,8 @@ class SubscriptionSettings:
         max_hold: the longest time, in seconds, for which a lease is renewed.
         rebalance_drain: seconds that handlers get when their shard moves.
         transport: the name of the transport that it is consumed from, for services with several.
+        internal: whether Protoflow itself consumes it, and no handler does. A transport that
+            receives requests opens nothing for it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class SubscriptionSettings:
     max_hold: float = 3600.0
     rebalance_drain: float = 30.0
     transport: str = "default"
+    internal: bool = False
 
 
 @dataclass_record

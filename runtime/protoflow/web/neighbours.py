@@ -78,7 +78,7 @@ class Neighbours:
             )
         settings = SubscriptionSettings(
             name=f"{self._topic}/{self._name}", topic=self._topic, group=self._name,
-            start=Start.LATEST, broadcast=True, needs_broker_retry=False,
+            start=Start.LATEST, broadcast=True, needs_broker_retry=False, internal=True,
         )  # fmt: skip
         topology = Topology(subscriptions=(settings,), topics=(self._topic,))
         await self._transport.ensure(topology, self._config.topology)

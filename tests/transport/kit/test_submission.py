@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow.errors import PublishError
-from protoflow.transport.kit.submission import Submission
+from protoflow.message import Message
+from protoflow.transport.kit.submission import Submission, Submit, submit_by_share
 
 STEPS = st.lists(st.tuples(st.integers(0, 4), st.booleans()))
 
@@ -52,3 +54,49 @@ async def test_finish_answers_everything_that_is_open() -> None:
     error = PublishError("closed")
     submission.finish(error)
     assert await submission.future == [error, None, error]
+
+
+class Part:
+    """A transport that answers when a case wants it to."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.answers: list[asyncio.Future[Sequence[PublishError | None]]] = []
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        self.ids += [message.id for message in messages]
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return self.answers[-1]
+
+
+async def test_each_transport_has_its_share_in_order_when_submit_returns() -> None:
+    left, right = Part(), Part()
+
+    def choose(message: Message) -> Submit:
+        return left.submit if message.topic == "left" else right.submit
+
+    messages = [
+        Message(id=str(number), topic=topic, payload=b"")
+        for number, topic in enumerate(("right", "left", "right", "right"))
+    ]
+    first = submit_by_share(messages[:3], choose)
+    submit_by_share(messages[3:], choose)
+    assert (left.ids, right.ids) == (["1"], ["0", "2", "3"])
+    refused = PublishError("refused")
+    right.answers[0].set_result([refused, None])
+    left.answers[0].set_exception(OSError("down"))
+    results = await first
+    assert (results[0], results[2]) == (refused, None)
+    assert "down" in str(results[1])
+
+
+async def test_a_message_that_is_submitted_twice_has_two_results() -> None:
+    left, right = Part(), Part()
+    message, other = (Message(id=topic, topic=topic, payload=b"") for topic in ("a", "b"))
+    future = submit_by_share(
+        [message, other, message], lambda one: (left if one is message else right).submit
+    )
+    refused = PublishError("refused")
+    left.answers[0].set_result([refused, None])
+    right.answers[0].set_result([None])
+    assert list(await future) == [refused, None, None]

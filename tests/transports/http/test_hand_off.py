@@ -9,17 +9,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import protoflow.transport
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from protoflow import transports
+from protoflow.cli.tail import _broadcast
 from protoflow.config.url import TransportURL
+from protoflow.connection import Connection
 from protoflow.dead_letters import dead_letters_of
-from protoflow.errors import ConfigError, PublishError, PublishRefusedError
+from protoflow.errors import ConfigError, PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.testing.transports.tasks import POLICY
-from protoflow.transport import LagReader, MessageFinder, TopicReader, TransportSettings
+from protoflow.transport import (
+    Capabilities,
+    LagReader,
+    MessageFinder,
+    ReportsWarnings,
+    TopicReader,
+    TransportSettings,
+)
 from protoflow.transports.http import hand_off
 from protoflow.transports.http.codec import BATCH
+from protoflow.web.neighbours import Neighbours
 
 from tests.transports.http.conftest import TYPE, Lab, Runs, Subscriber, until
 
@@ -75,6 +86,36 @@ async def test_it_has_what_the_store_has(lab: Lab, tmp_path: Path) -> None:
         assert not isinstance(made(), optional)
 
 
+def test_it_has_every_optional_interface_of_its_store(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new interface is passed on, or is named here with the reason why it is not."""
+    optional = {
+        name: vars(interface)
+        for name, interface in vars(protoflow.transport).items()
+        if getattr(interface, "_is_runtime_protocol", False)
+    }
+    of_subscriptions = {"Isolation", "Availability", "EndsIntake"}
+    not_atomic = {"Transactional", "SqlLog"}  # outputs may have targets
+    wanted = optional.keys() - of_subscriptions - not_atomic
+    members = {
+        member
+        for name in wanted
+        for member in {*optional[name], *optional[name].get("__annotations__", ())}
+        if not member.startswith("_")
+    }
+    full = type("Full", (), dict.fromkeys(members, lambda *_: {"disk": "is nearly full"}))()
+    full.capabilities = Capabilities(durable=True)
+    monkeypatch.setattr(hand_off, "create", lambda _: full)
+    url = TransportURL.parse(lab.url)
+    transport = transports.create(
+        TransportSettings(url=url, options={"hand_off": "sqlite:///inbox.db"})
+    )
+    assert {member for member in members if not hasattr(transport, member)} == set()
+    assert isinstance(transport, ReportsWarnings)
+    assert transport.warnings() == {"disk": "is nearly full"}
+
+
 async def test_what_cannot_be_stored_now_comes_later(lab: Lab, tmp_path: Path) -> None:
     runs = Runs()
     async with lab.receiving(runs.work, answer_timeout=0.3, **store(tmp_path)):
@@ -106,6 +147,54 @@ async def test_outputs_with_a_target_are_sent_and_others_are_stored(
         ]
     assert [body for _, body in subscriber.requests] == [b"\n\x011"]
     assert notes == ["n1"]
+
+
+async def test_the_order_of_the_store_is_fixed_when_submit_returns(
+    lab: Lab, subscriber: Subscriber, tmp_path: Path
+) -> None:
+    targets = [{"topic": "results", "url": subscriber.url}]
+    async with lab.receiving(Runs().work, targets=targets, **store(tmp_path)) as service:
+        first, sent, second = (
+            Message(id=id, topic=topic, payload=b"x")
+            for id, topic in (("1", "notes"), ("2", "results"), ("3", "notes"))
+        )
+        both = service.transport.submit([sent, first])
+        alone = service.transport.submit([second])
+        assert [*await both, *await alone] == [None] * 3
+        reader: Any = service.transport
+        notes = [
+            one.message.id async for one in reader.read_topic("notes", start=0.0, follow=False)
+        ]
+    assert notes == ["1", "3"]
+
+
+async def test_if_one_part_cannot_be_opened_the_other_stays_closed(
+    lab: Lab, tmp_path: Path
+) -> None:
+    (tmp_path / "disabled.json").write_text("no JSON")
+    gone = {"hand_off": f"sqlite:///{tmp_path}/none/inbox.db"}
+    unreadable = {"disabled_file": f"{tmp_path}/disabled.json", **store(tmp_path)}
+    for options in (gone, unreadable):
+        transport = Connection(lab.config(**options)).transport
+        assert isinstance(transport, hand_off.HandOffTransport)
+        with pytest.raises((ConfigError, TransportError)):
+            await transport.open()
+        assert transport._http.publisher._session is None
+    assert not (tmp_path / "inbox.db").exists(), "the store was not opened"
+
+
+async def test_what_protoflow_itself_consumes_opens_no_port(lab: Lab, tmp_path: Path) -> None:
+    """A dashboard or `tail` runs beside the service that has the port."""
+    config = lab.config(**store(tmp_path))
+    async with Connection(config) as connection:
+        reading = asyncio.ensure_future(anext(_broadcast(connection.transport, "orders")))
+        async with Neighbours(connection.transport, config, None):
+            await asyncio.sleep(0.2)
+            assert not reading.done()
+            with pytest.raises(OSError, match="Cannot connect"):
+                await lab.post('"x"')
+        await connection.publish(Message(id="1", topic="orders", payload=b"x"))
+        assert (await asyncio.wait_for(reading, 10)).message.id == "1"
 
 
 @pytest.mark.parametrize("url", ["memory://", "nats://localhost"])

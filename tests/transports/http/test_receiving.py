@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +19,14 @@ from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolic
 from protoflow.errors import CapabilityError, ConfigError
 from protoflow.http_server import bodies
 from protoflow.testing.listener import Listener
+from protoflow.testing.transports.tasks import task_handler
 from protoflow.transport.interface import (
     SubscriptionSettings,
     Topology,
     TopologyMode,
     TransportSettings,
 )
+from protoflow.transports.http import hand_off
 from protoflow.transports.http.codec import BATCH
 from protoflow.transports.http.signatures import Signer, signature_headers
 from protoflow.transports.http.subscription import HttpSubscription
@@ -168,6 +172,40 @@ async def test_more_than_is_allowed_in_flight_comes_later(lab: Lab) -> None:
         assert (await lab.post('"more"'))[0] == 204
 
 
+async def half_sent(lab: Lab, announced: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A request of which only the headers have come."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+    headers = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {announced}"
+    writer.write(f"POST /orders HTTP/1.1\r\n{headers}\r\n\r\n".encode())
+    return reader, writer
+
+
+@pytest.mark.parametrize(("bodies", "announced"), [(3, 3), (2, 1000)], ids=["number", "bytes"])
+@pytest.mark.parametrize("stored", [False, True], ids=["handled", "stored"])
+async def test_bodies_that_are_being_read_are_bounded(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bodies: int, announced: int,
+    stored: bool,
+) -> None:  # fmt: skip
+    options = {"hand_off": f"sqlite:///{tmp_path}/inbox.db"} if stored else {}
+    monkeypatch.setattr(hand_off, "_MOST", 3)
+    monkeypatch.setattr(hand_off, "_MOST_BYTES", 2000)
+    config = lab.config(max_message_bytes=1000, **options)
+    service = Service(dataclasses.replace(config, max_in_flight=3, max_in_flight_bytes=2000))
+    service.register(task_handler(Runs().work, "orders", "billing", ALONE))
+    async with service:
+        halves = [await half_sent(lab, announced) for _ in range(bodies)]
+        transport: Any = service.transport
+        room = transport._inbox.room if stored else held(service).room
+        await until(lambda: room._messages == bodies)
+        status, headers, _ = await lab.post('"x"' + " " * (announced - 3))
+        assert (status, headers["Retry-After"]) == (429, "1")
+        for reader, writer in halves:
+            writer.write(b'"x"' + b" " * (announced - 3))
+            assert (b" 202 " if stored else b" 204 ") in await reader.readline()
+            writer.close()
+        assert (await lab.post('"x"'))[0] == (202 if stored else 204)
+
+
 def held(service: Any) -> HttpSubscription:
     """The only subscription of a service."""
     subscription: HttpSubscription
@@ -309,6 +347,25 @@ async def test_mistakes_in_options_stop_the_start(lab: Lab, options: dict[str, A
         async with lab.receiving(Runs().work, **options):
             pass
     assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["handled", "stored"])
+async def test_a_topic_of_an_option_that_no_handler_uses_is_warned_of(
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture, stored: bool
+) -> None:
+    targets = [
+        {"topic": topic, "url": "https://h/"}
+        for topic in ("*", "results", "reslts", "orders..billing..dead")
+    ]
+    endpoints = [{"topic": topic, "path": f"/at/{topic}"} for topic in ("orders", "ordrs")]
+    store = {"hand_off": f"sqlite:///{tmp_path}/inbox.db"} if stored else {}
+    options: dict[str, Any] = {"targets": targets, "endpoints": endpoints, **store}
+    async with lab.receiving(Runs().work, results="results", **options):
+        pass
+    warned = [vars(one) for one in caplog.records if "not used by any handler" in one.message]
+    assert [(one["option"], one["topic"]) for one in warned] == [
+        ("endpoints", "ordrs"), ("targets", "reslts"),
+    ]  # fmt: skip
 
 
 async def test_order_is_refused(lab: Lab) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeAlias
 
-from protoflow.errors import PublishError
+from protoflow.errors import PublishError, TransportError
+from protoflow.message import Message
+from protoflow.transport.answers import failure_of
+
+#: `Transport.submit`.
+Submit: TypeAlias = Callable[[Sequence[Message]], asyncio.Future[Sequence[PublishError | None]]]
 
 #: The result of a message without an answer.
 _OPEN: Final = PublishError("not confirmed yet")
@@ -65,3 +70,43 @@ class Submission:
     def open(self) -> Iterable[int]:
         """Returns the indexes of the messages without a result."""
         return [index for index in range(len(self._results)) if self.is_open(index)]
+
+
+def submit_by_share(
+    messages: Sequence[Message], submit_of: Callable[[Message], Submit]
+) -> asyncio.Future[Sequence[PublishError | None]]:
+    """Submits messages to several transports; `submit_of` selects the one of each message.
+
+    Each transport has its share, in order, when this returns. If one raises, only its share fails.
+    """
+    shares: dict[Submit, list[int]] = {}
+    for index, message in enumerate(messages):
+        shares.setdefault(submit_of(message), []).append(index)
+    if len(shares) == 1:
+        return next(iter(shares))(messages)
+    submission = Submission(len(messages))
+    for submit, indexes in shares.items():
+        _join(submission, indexes, submit([messages[index] for index in indexes]))
+    return submission.future
+
+
+def _join(
+    submission: Submission,
+    indexes: Sequence[int],
+    answer: asyncio.Future[Sequence[PublishError | None]],
+) -> None:
+    def answered(_: object) -> None:
+        failure = failure_of(answer, "publishing", len(indexes))
+        results = answer.result() if failure is None else [_not_published(failure)] * len(indexes)
+        for index, result in zip(indexes, results, strict=True):
+            submission.done(index, result)
+
+    answer.add_done_callback(answered)
+
+
+def _not_published(failure: TransportError) -> PublishError:
+    if isinstance(failure, PublishError):
+        return failure
+    error = PublishError(str(failure))
+    error.__cause__ = failure
+    return error

@@ -5,22 +5,36 @@ from __future__ import annotations
 import hmac
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from typing import Final
 
 from protoflow.clock import Clock
+from protoflow.http_server.bodies import announced_size
 from protoflow.message import Message
 from protoflow.transports.http import codec
 from protoflow.transports.http.exchange import HANDLED, Exchange, answered
 from protoflow.transports.http.handshake import permission
 from protoflow.transports.http.options import Endpoint, HttpOptions
 from protoflow.transports.http.requests import Answer, HttpRequest, Refusal, later
+from protoflow.transports.http.room import Room, reserved
 from protoflow.transports.http.signatures import Signer, signature_problem
 from protoflow.transports.http.subscription import STOPPING, HttpSubscription
 
-#: Stores the messages of a request in another transport.
-Store: TypeAlias = Callable[[Sequence[Message]], Awaitable[Answer]]
-_BUSY: Final = later(429, "too many messages are not handled yet", 1)
+_BUSY: Final = later(429, "too many messages are not handled or stored yet", 1)
 _STARTING: Final = later(503, "the service is starting", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Stores messages in another transport.
+
+    Attributes:
+        take: stores the messages of a request.
+        room: what is being stored, with its limits.
+    """
+
+    take: Callable[[Sequence[Message]], Awaitable[Answer]]
+    room: Room
 
 
 class TopicEndpoint:
@@ -63,8 +77,7 @@ class TopicEndpoint:
         if request.method != "POST":
             raise Refusal(405, "send messages with POST", Allow="POST, OPTIONS")
         self._check_sender(request.headers)
-        self._members(1, 0)
-        body = await request.read(self.options.max_message_bytes)
+        body = await self._read(request)
         if self._signers:
             problem = signature_problem(
                 self._signers, request.headers, body, self._clock.now(), self.options.tolerance
@@ -79,10 +92,22 @@ class TopicEndpoint:
             return HANDLED  # an empty batch
         return await self._take(messages, len(body))
 
+    async def _read(self, request: HttpRequest) -> bytes:
+        """Returns the body. While it is read, it counts as a message of its announced size, so
+        that the bodies in memory are bounded. Raises Refusal or BodyError."""
+        limit = self.options.max_message_bytes
+        announced = announced_size(request.headers.get("content-length"))
+        size = limit if announced is None else min(announced, limit)
+        rooms = self._rooms(self._members())
+        _check_room(rooms, 1, size)
+        with reserved(rooms, size):
+            return await request.read(limit)
+
     async def _take(self, messages: Sequence[Message], size: int) -> Answer:
+        members = self._members()
+        _check_room(self._rooms(members), len(messages), size)
         if self._store is not None:
-            return await self._store(messages)
-        members = self._members(len(messages), size)
+            return await self._store.take(messages)
         exchange, now = Exchange(), self._clock.now()
         for message in messages:
             weight = len(message.payload or b"") + len(message.key or b"")
@@ -91,8 +116,11 @@ class TopicEndpoint:
                 member.offer(message, weight, now, exchange)
         return await answered(exchange, self.options.answer_timeout)
 
-    def _members(self, messages: int, size: int) -> Sequence[HttpSubscription]:
-        """Returns one member of each group. Raises Refusal if a group cannot take the messages."""
+    def _rooms(self, members: Sequence[HttpSubscription]) -> Sequence[Room]:
+        return [member.room for member in members] if self._store is None else [self._store.room]
+
+    def _members(self) -> Sequence[HttpSubscription]:
+        """Returns one member of each group. Raises Refusal if a group has none."""
         if self._store is not None:
             return ()
         groups: dict[str, list[HttpSubscription]] = defaultdict(list)
@@ -101,10 +129,7 @@ class TopicEndpoint:
                 groups[subscription.settings.group].append(subscription)
         if not groups or not self.expected <= groups.keys():
             raise Refusal.of(STOPPING if self._stopping else _STARTING)
-        members = [min(group, key=_load) for group in groups.values()]
-        if not all(member.has_room(messages, size) for member in members):
-            raise Refusal.of(_BUSY)
-        return members
+        return [min(group, key=_load) for group in groups.values()]
 
     @property
     def _stopping(self) -> bool:
@@ -121,6 +146,11 @@ class TopicEndpoint:
         elif not self._signers and "origin" in headers:
             # Any page in a browser on this machine can send requests to it.
             raise Refusal(403, "pages of browsers may not send messages without a token")
+
+
+def _check_room(rooms: Sequence[Room], messages: int, size: int) -> None:
+    if not all(room.fits(messages, size) for room in rooms):
+        raise Refusal.of(_BUSY)
 
 
 def _load(subscription: HttpSubscription) -> int:

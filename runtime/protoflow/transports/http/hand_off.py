@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from protoflow.ids import new_id
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
+    ReportsWarnings,
     Subscription,
     SubscriptionListener,
     SubscriptionSettings,
@@ -25,20 +26,23 @@ from protoflow.transport.interface import (
     Transport,
     TransportSettings,
 )
+from protoflow.transport.kit.submission import submit_by_share
 from protoflow.transports import create
+from protoflow.transports.http.endpoint import Store
 from protoflow.transports.http.options import HttpOptions
 from protoflow.transports.http.requests import Answer, later
+from protoflow.transports.http.room import Room
 from protoflow.transports.http.subscription import STOPPING
 from protoflow.transports.http.transport import HttpTransport
 
 _STORED: Final = Answer(202)
-#: The most messages, and their bytes, that are being stored; requests beyond them come later.
+#: The most messages, and their bytes, that are being read and stored; others come later.
 _MOST: Final = 1000
 _MOST_BYTES: Final = 64 * 1024 * 1024
 #: The optional interfaces of the store that this transport has, too.
 _OPTIONAL: Final = (
     *("dead_letters", "lag", "read_topic", "find_message"),
-    *("creates_tables", "apply_tables"),
+    *("creates_tables", "apply_tables", "policy"),
 )
 
 
@@ -54,8 +58,7 @@ class HandOffTransport:
         self._store: Transport = create(replace(settings, url=url, options={}))
         if not self._store.capabilities.durable:
             raise ConfigError(f"transport: http: option hand_off: {url.scheme}:// is not durable")
-        self._storing = 0
-        self._bytes = 0
+        self._inbox = Store(self._receive, Room(_MOST, _MOST_BYTES))
         self._closed = False
         for name in _OPTIONAL:
             if hasattr(self._store, name):
@@ -63,16 +66,22 @@ class HandOffTransport:
         self.capabilities = self._own_capabilities()
 
     async def open(self) -> None:
-        """See `Transport.open`."""
-        await self._store.open()
+        """See `Transport.open`. If one part cannot be opened, nothing stays open."""
         await self._http.open()
+        try:
+            await self._store.open()
+        except BaseException:
+            await self._http.close()
+            raise
         self.capabilities = self._own_capabilities()
 
     async def close(self) -> None:
         """See `Transport.close`."""
         self._closed = True
-        await self._http.close()
-        await self._store.close()
+        try:
+            await self._http.close()
+        finally:
+            await self._store.close()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """See `Transport.ensure`."""
@@ -81,20 +90,19 @@ class HandOffTransport:
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """See `Transport.submit`."""
-        publisher = self._http.publisher
-        sent = [publisher.has_target(message.topic) for message in messages]
-        if not any(sent):
-            return self._store.submit(messages)
-        if all(sent):
-            return self._http.submit(messages)
-        return asyncio.ensure_future(self._submit_both(messages, sent))
+        has_target = self._http.publisher.has_target
+        at_targets, stored = self._http.submit, self._store.submit
+        return submit_by_share(
+            messages, lambda message: at_targets if has_target(message.topic) else stored
+        )
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> Subscription:
         """See `Transport.subscribe`."""
         subscription = await self._store.subscribe(settings, listener)
-        await self._http.endpoint(settings.topic, self._receive)
+        if not settings.internal:
+            await self._http.endpoint(settings.topic, self._inbox)
         return subscription
 
     def health(self) -> str | None:
@@ -102,8 +110,16 @@ class HandOffTransport:
         return self._store.health()
 
     def warnings(self) -> Mapping[str, str]:
-        """See `ReportsWarnings`: the targets that are disabled."""
-        return self._http.warnings()
+        """See `ReportsWarnings`: the targets that are disabled, and those of the store."""
+        store = self._store
+        return {
+            **(store.warnings() if isinstance(store, ReportsWarnings) else {}),
+            **self._http.warnings(),
+        }
+
+    def topics_of_options(self) -> Mapping[str, Collection[str]]:
+        """See `NamesTopics`."""
+        return self._http.topics_of_options()
 
     def _own_capabilities(self) -> Capabilities:
         """Returns those of the store. Outputs are not atomic, because they may have targets."""
@@ -114,32 +130,16 @@ class HandOffTransport:
             max_message_bytes=min(limit for limit in limits if limit is not None),
         )  # fmt: skip
 
-    async def _submit_both(
-        self, messages: Sequence[Message], sent: Sequence[bool]
-    ) -> Sequence[PublishError | None]:
-        pairs = [*zip(messages, sent, strict=True)]
-        at_targets, stored = await asyncio.gather(
-            self._http.submit([message for message, to_target in pairs if to_target]),
-            self._store.submit([message for message, to_target in pairs if not to_target]),
-        )
-        results = {True: iter(at_targets), False: iter(stored)}
-        return [next(results[to_target]) for to_target in sent]
-
     async def _receive(self, messages: Sequence[Message]) -> Answer:
         """Stores the messages of a request."""
         if self._closed:
             return STOPPING
-        size = sum(len(message.payload or b"") for message in messages)
-        if self._storing and (
-            self._storing + len(messages) > _MOST or self._bytes + size > _MOST_BYTES
-        ):
-            return later(429, "too many messages are not stored yet", 1)
         for message in messages:
             message.id = message.id or new_id()
             message.deduplication_id = _unique(message)
         try:
             async with asyncio.timeout(self._http.options.answer_timeout):
-                errors = await asyncio.shield(self._submit(messages, size))
+                errors = await asyncio.shield(self._submit(messages))
         except TimeoutError:
             return later(503, "the messages were not stored in time", 5)
         failures = [error for error in errors if error is not None]
@@ -149,19 +149,12 @@ class HandOffTransport:
             return Answer(422, "the message cannot be stored")
         return later(503, "the messages were not stored", 5)
 
-    def _submit(
-        self, messages: Sequence[Message], size: int
-    ) -> asyncio.Future[Sequence[PublishError | None]]:
+    def _submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Stores messages. They count until the store has answered, whoever still waits for it."""
-
-        def stored(_: object) -> None:
-            self._storing -= len(messages)
-            self._bytes -= size
-
+        count, size = len(messages), sum(len(message.payload or b"") for message in messages)
         future = self._store.submit(messages)
-        self._storing += len(messages)
-        self._bytes += size
-        future.add_done_callback(stored)
+        self._inbox.room.add(count, size)
+        future.add_done_callback(lambda _: self._inbox.room.remove(count, size))
         return future
 
 

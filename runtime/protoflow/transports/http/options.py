@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -147,6 +147,13 @@ class HttpOptions(TlsOptions):
         if own or of_a_group or _OF_A_GROUP.search(topic):
             return own
         return [target for target in self.targets if target.topic == ANY_TOPIC]
+
+    def topics(self) -> Mapping[str, Collection[str]]:
+        """Returns the topics that each option names."""
+        return {
+            "endpoints": [endpoint.topic for endpoint in self.endpoints],
+            "targets": [target.topic for target in self.targets if target.topic != ANY_TOPIC],
+        }
 
     def _limits(self) -> Iterator[str]:
         for name in (

@@ -14,6 +14,7 @@ from protoflow.transport.interface import SubscriptionListener, SubscriptionSett
 from protoflow.transport.kit.ready_queue import ReadyQueue
 from protoflow.transports.http.exchange import Exchange
 from protoflow.transports.http.requests import Answer, later
+from protoflow.transports.http.room import Room
 
 #: The answer for messages that are given back because the process ends.
 STOPPING: Final = later(503, "the service is stopping", 2)
@@ -22,17 +23,21 @@ _PERMANENT: Final = frozenset(("decode", "validation", "unhandled"))
 
 
 class HttpSubscription:
-    """A group's member in this process. A delivery is held as long as its request is open."""
+    """A group's member in this process. A delivery is held as long as its request is open.
+
+    Attributes:
+        room: what is not settled, and the bodies that are being read, with their limits.
+    """
 
     def __init__(self, settings: SubscriptionSettings, listener: SubscriptionListener) -> None:
         self.settings = settings
         self.stopped = False
+        self.room = Room(settings.max_in_flight, settings.max_in_flight_bytes)
         self._listener = listener
         self._ready = ReadyQueue()
         #: The exchange of each delivery that is not settled, and why it was refused, if it was.
         self._held: dict[Delivery, Exchange] = {}
         self._refused: dict[Delivery, Answer] = {}
-        self._bytes = 0
         self._received = 0
         self._waiting: dict[Delivery, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
@@ -41,16 +46,6 @@ class HttpSubscription:
     def load(self) -> int:
         """The number of deliveries that are not settled."""
         return len(self._held)
-
-    def has_room(self, messages: int, size: int) -> bool:
-        """Whether a request may come in. One that is larger than the limits may come alone."""
-        if not self._held:
-            return True
-        settings = self.settings
-        return (
-            len(self._held) + messages <= settings.max_in_flight
-            and self._bytes + size <= settings.max_in_flight_bytes
-        )
 
     def offer(self, message: Message, size: int, time: float, exchange: Exchange) -> None:
         """Adds a message of a request."""
@@ -164,14 +159,14 @@ class HttpSubscription:
 
     def _hold(self, delivery: Delivery, exchange: Exchange) -> None:
         self._held[delivery] = exchange
-        self._bytes += delivery.size
+        self.room.add(1, delivery.size)
         exchange.add(delivery, self)
 
     def _release(self, delivery: Delivery) -> Exchange | None:
         exchange = self._held.pop(delivery, None)
         if exchange is None:
             return None
-        self._bytes -= delivery.size
+        self.room.remove(1, delivery.size)
         self._refused.pop(delivery, None)
         if (timer := self._waiting.pop(delivery, None)) is not None:
             timer.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from protoflow.contract.spec import Ordering
 from protoflow.errors import CapabilityError, ConfigError, PublishError
@@ -88,6 +88,10 @@ class HttpTransport:
     def warnings(self) -> Mapping[str, str]:
         """See `ReportsWarnings`: the targets that are disabled."""
         return self.publisher.warnings()
+
+    def topics_of_options(self) -> Mapping[str, Collection[str]]:
+        """See `NamesTopics`."""
+        return self.options.topics()
 
     async def endpoint(self, topic: str, store: Store | None = None) -> TopicEndpoint:
         """Returns the endpoint of a topic; the first one opens the port. Raises ConfigError."""

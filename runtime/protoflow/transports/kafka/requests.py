@@ -1,4 +1,8 @@
-"""Protocol requests in versions that aiokafka does not have."""
+"""Protocol requests in versions that aiokafka does not have.
+
+If a broker does not know the version, aiokafka raises IncompatibleBrokerVersion or
+NotImplementedError, and does not send the request. Callers catch both and do without it.
+"""
 
 from __future__ import annotations
 
@@ -97,10 +101,7 @@ class _MetadataRequest(RequestStruct):  # type: ignore[misc]  # aiokafka is not 
 
 
 class TopicIds(Request[_MetadataRequest]):  # type: ignore[misc]  # aiokafka is not typed
-    """Asks for the ids of topics (Kafka 3.1 and later).
-
-    If the broker supports another version only, sending raises NotImplementedError.
-    """
+    """Asks for the ids of topics (Kafka 3.1 and later)."""
 
     API_KEY = 3
 
