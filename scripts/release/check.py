@@ -83,8 +83,13 @@ def metadata() -> Iterator[str]:
 
 def extras() -> Iterator[str]:
     """Installs each extra alone, imports what it is for, and runs the command."""
-    done = _run(sys.executable, INSTALLATION, _wheel(), "extras", *floors.extras(_wheel()))
-    yield from done.stdout.rstrip().replace("  ", "", 1).split("\n  ")
+    command = [sys.executable, INSTALLATION, _wheel(), "extras", *floors.extras(_wheel())]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            yield line.strip()
+    if running.returncode:
+        raise Failed("an extra cannot be used alone")
 
 
 def pythons() -> Iterator[str]:

@@ -8,6 +8,7 @@ It needs only the standard library, so it also runs inside a container or a chro
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -53,7 +54,12 @@ class Environment:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.bin = directory / "venv" / ("Scripts" if os.name == "nt" else "bin")
-        venv.create(directory / "venv", with_pip=True, symlinks=os.name != "nt")
+        # The pip of this interpreter installs faster than one that is installed first.
+        own = importlib.util.find_spec("pip") is not None
+        venv.create(directory / "venv", with_pip=not own, symlinks=os.name != "nt")
+        self._pip = [sys.executable, "-m", "pip", "--python", self.bin / "python"]
+        if not own:
+            self._pip = [self.bin / "python", "-m", "pip"]
 
     def run(self, *command: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Runs a command of the environment, which knows nothing of this checkout."""
@@ -64,6 +70,7 @@ class Environment:
         }
         program, *arguments = (str(part) for part in command)
         return subprocess.run(
+            # An absolute path stays what it is.
             [str(self.bin / program), *arguments],
             cwd=cwd or self.directory,
             env={**kept, "PATH": f"{self.bin}{os.pathsep}{kept['PATH']}"},
@@ -74,8 +81,8 @@ class Environment:
 
     def install(self, *requirements: object) -> None:
         """Installs, or ends the program with what pip says."""
-        pip = ("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        done = self.run(*pip, *requirements)
+        options = ("--quiet", "--disable-pip-version-check", "--no-compile")
+        done = self.run(*self._pip, "install", *options, *requirements)
         if done.returncode:
             sys.exit(f"pip install {' '.join(map(str, requirements))}\n{done.stderr}")
 
