@@ -66,7 +66,7 @@ class Seen:
 
 
 def coroutines(base: Any, seen: Seen) -> Any:
-    class Shapes(base):
+    class Shapes(base):  # type: ignore[misc]  # known when it runs
         async def one(self, message: Any, context: Any, /) -> None:
             seen.one(message)
 
@@ -98,7 +98,7 @@ def coroutines(base: Any, seen: Seen) -> Any:
 
 
 def threads(base: Any, seen: Seen) -> Any:
-    class Shapes(base):
+    class Shapes(base):  # type: ignore[misc]  # known when it runs
         def one(self, message: Any, context: Any, /) -> None:
             seen.one(message)
 
