@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from google.protobuf.unknown_fields import UnknownFieldSet
-
 from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import (
     FIELD_OPTIONS,
@@ -113,11 +111,12 @@ def _by_number(moved: Mapping[Any, int]) -> dict[tuple[str, int], Any]:
 
 def _renumber(file: File, moved: Mapping[Any, int]) -> None:
     """Gives options that protobuf could not recognise under their number the number of here."""
+    from protoflow.v1.numbers import unknown  # few requests need it
+
     file.numbers = {own.number: number for own, number in moved.items()}
     for _, options, own in _options(file):
-        for field in UnknownFieldSet(options):
-            if field.field_number == moved.get(own) and isinstance(field.data, bytes):
-                options.Extensions[own].MergeFromString(field.data)
+        for data in unknown(options, moved[own]) if own in moved else ():
+            options.Extensions[own].MergeFromString(data)
 
 
 def _clash(own: Any, number: int, other: Foreign) -> str:

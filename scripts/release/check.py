@@ -83,7 +83,8 @@ def metadata() -> Iterator[str]:
 
 def extras() -> Iterator[str]:
     """Installs each extra alone, imports what it is for, and runs the command."""
-    command = [sys.executable, INSTALLATION, _wheel(), "extras", *floors.extras(_wheel())]
+    wheel = str(_wheel())
+    command = [sys.executable, str(INSTALLATION), wheel, "extras", *floors.extras(_wheel())]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         for line in running.stdout:

@@ -104,7 +104,7 @@ import protoc_gen_protoflow, protoflow
 failed = []
 for package in (protoflow, protoc_gen_protoflow):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.", failed.append):
-        if module.name.startswith(OWN):
+        if module.name.startswith(LEFT_OUT):
             continue
         try:
             importlib.import_module(module.name)
@@ -115,9 +115,11 @@ print(*failed, sep="\\n")
 
 
 def test_every_module_but_those_of_files_is_imported_on_windows() -> None:
-    own = ("protoflow.transports.file.", "protoflow.testing.transports.", "protoflow.cli.__main__")
-    own = (*own, "protoc_gen_protoflow.__main__")
-    done = run(WINDOWS, f"OWN = {own!r}\n{IMPORTS}")
+    left_out = (
+        *("protoflow.transports.file.", "protoflow.testing.transports."),
+        *("protoflow.cli.__main__", "protoc_gen_protoflow.__main__"),
+    )
+    done = run(WINDOWS, f"LEFT_OUT = {left_out!r}\n{IMPORTS}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.metadata import Metadata
+from packaging.specifiers import SpecifierSet
 
 from scripts.release import changelog, contents, floors
 from scripts.release.installation import IMPORTS
@@ -118,3 +120,17 @@ def test_every_extra_is_tried_and_every_requirement_has_a_floor(
     assert set(floors.extras(distributions.wheel)) == set(IMPORTS)
     names = {one.name for one in floors.requirements(distributions.wheel)}
     assert set(floors.floors(distributions.wheel)) == names - {"protoc-gen-protoflow"}
+
+
+def test_every_upper_bound_is_argued(distributions: Distributions) -> None:
+    """With its range, in the table of docs/compatibility.md, and no other requirement is there."""
+    text = (ROOT / "docs" / "compatibility.md").read_text()
+    argued = set(re.findall(r"^\| ([a-z-]+) \| `([^`]+)` \|", text, re.M))
+    bounded = {
+        (one.name, str(one.specifier))
+        for one in floors.requirements(distributions.wheel)
+        if "<" in str(one.specifier)
+    }
+    assert {(name, SpecifierSet(bounds)) for name, bounds in argued} == {
+        (name, SpecifierSet(bounds)) for name, bounds in bounded
+    }

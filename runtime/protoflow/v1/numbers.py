@@ -5,6 +5,7 @@ Committed `_pb2` modules keep the numbers of the options.proto that they were ge
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf import message_factory
@@ -27,7 +28,15 @@ def annotation(options: Any, extension: Any) -> Any:
     if extension.number == provisional or options.HasExtension(extension):
         return options.Extensions[extension]
     value = message_factory.GetMessageClass(extension.message_type)()
-    for field in UnknownFieldSet(options):
-        if field.field_number == provisional and isinstance(field.data, bytes):
-            value.MergeFromString(field.data)
+    for data in unknown(options, provisional):
+        value.MergeFromString(data)
     return value
+
+
+def unknown(options: Any, number: int) -> Iterator[bytes]:
+    """Yields the serialized messages under a number that protobuf has no extension for."""
+    fields = UnknownFieldSet(options)
+    for index in range(len(fields)):
+        field = fields[index]
+        if field.field_number == number and isinstance(field.data, bytes):
+            yield field.data
