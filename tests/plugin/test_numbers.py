@@ -14,28 +14,36 @@ import pytest
 from protoflow.v1 import options_pb2
 from protoflow.v1.numbers import PROVISIONAL
 
-from tests.acceptance.contract import GENERATED
-
 from .conftest import HEAD, ROOT, WELL_KNOWN, Compile, Generate, answer
 from .test_golden import CASES, GOLDEN, options, protos
 
 OPTIONS = "protoflow/v1/options.proto"
-#: What a registry could assign. Any other numbers are read in the same way.
-OTHER = {"50771": "1374", "50772": "1375"}
+NOW = options_pb2.CONSUME_FIELD_NUMBER
+LEVELS = ROOT / "tests" / "gencode"
 
 
-def renumbered() -> str:
-    """The options.proto with other numbers."""
+def numbered(first: int, second: int) -> str:
+    """The options.proto with these numbers."""
     text = (ROOT / "proto" / OPTIONS).read_text()
-    for old, new in OTHER.items():
-        text = text.replace(f"= {old};", f"= {new};")
-    return text
+    return re.sub(
+        r"^(  \w+ (\w+)) = \d{4,};",
+        lambda found: f"{found[1]} = {second if found[2] == 'publish' else first};",
+        text,
+        flags=re.M,
+    )
 
 
-def test_every_extension_has_its_provisional_number() -> None:
-    names = options_pb2.DESCRIPTOR.extensions_by_name
-    assert {name: one.number for name, one in names.items()} == PROVISIONAL
-    assert len(re.findall(r"= 137[45];", renumbered())) == len(names)
+PROVISIONAL_PROTO = numbered(50771, 50772)
+#: With the registered numbers, or until they are assigned, with others in their place.
+REGISTERED_PROTO = numbered(1374, 1375) if NOW == 50771 else (ROOT / "proto" / OPTIONS).read_text()
+OTHER_PROTO = REGISTERED_PROTO if NOW == 50771 else PROVISIONAL_PROTO
+
+
+def test_every_extension_has_a_provisional_number() -> None:
+    found = re.findall(r"^  \w+ (\w+) = (\d{4,});", PROVISIONAL_PROTO, re.M)
+    assert {name: int(number) for name, number in found} == PROVISIONAL
+    assert set(options_pb2.DESCRIPTOR.extensions_by_name) == set(PROVISIONAL)
+    assert (ROOT / "proto" / OPTIONS).read_text() != OTHER_PROTO
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -44,7 +52,7 @@ def test_a_request_with_other_numbers_gives_the_same(compile_request: Compile, c
     texts = {name: (root / name).read_text() for name in protos(case)}
     usual = answer(compile_request(texts, options(case)))
     names = list(texts)
-    moved = compile_request({**texts, OPTIONS: renumbered()}, options(case), wanted=names)
+    moved = compile_request({**texts, OPTIONS: OTHER_PROTO}, options(case), wanted=names)
     assert answer(moved) == usual
     assert usual.error or usual.files
 
@@ -57,12 +65,14 @@ message Event { option (protoflow.v1.message).topic = "event"; option (acme.tabl
 """
 
 
-@pytest.mark.parametrize(("number", "clashes"), [("1374", True), ("60000", False)])
+@pytest.mark.parametrize(
+    ("number", "clashes"), [("1374" if NOW == 50771 else "50771", True), ("60000", False)]
+)
 def test_a_foreign_option_clashes_under_the_number_of_the_request(
     generate: Generate, number: str, clashes: bool
 ) -> None:
     texts = {
-        OPTIONS: renumbered(),
+        OPTIONS: OTHER_PROTO,
         "acme/opts.proto": FOREIGN.replace("NUMBER", number),
         "x.proto": HEAD + (EVENT if not clashes else EVENT.split("option (proto")[0] + "}"),
     }
@@ -85,7 +95,7 @@ from protoflow.cli.breaking.sources import Source
 from protoflow.config import Config
 from protoflow.v1 import options_pb2
 from protoflow.web.api.policy_levels import levels
-import suite.v1.suite_pb2
+import level1.contract_pb2
 
 images = [FileDescriptorSet.FromString(Path(name).read_bytes()) for name in sys.argv[1:]]
 made = []
@@ -100,7 +110,7 @@ print(json.dumps({
     "same": made[0] == made[1] and b"OrdersHandler" in made[0],
     "changes": [one.kind for one in compare(old, new, "", 1)],
     "handlers": list(old.handlers),
-    "levels": levels("suite.v1.Keyed.Keyed"),
+    "levels": levels("level1.Shapes.One"),
 }))
 """
 
@@ -120,26 +130,29 @@ def compiled(include: Path, out: Path, *more: str) -> None:
 
 
 def test_after_the_switch_generator_and_runtime_read_both_numbers(tmp_path: Path) -> None:
-    """The whole product under other numbers: what docs/project/extension-number.md does."""
+    """The whole product with registered numbers, as docs/project/extension-number.md makes it."""
     for folder in ("runtime", "protoc_gen_protoflow", "templates", "proto"):
         skipped = shutil.ignore_patterns("__pycache__", "static")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=skipped)
-    (tmp_path / "proto" / OPTIONS).write_text(renumbered())
-    compiled(ROOT / "proto", tmp_path / "old.bin")
+    (tmp_path / "proto" / OPTIONS).write_text(REGISTERED_PROTO)
+    old = tmp_path / "old" / OPTIONS
+    old.parent.mkdir(parents=True)
+    old.write_text(PROVISIONAL_PROTO)
+    compiled(tmp_path / "old", tmp_path / "old.bin")
     out = f"--python_out={tmp_path / 'runtime'}"
     compiled(tmp_path / "proto", tmp_path / "new.bin", out, OPTIONS)
 
     done = subprocess.run(
         [sys.executable, "-c", SWITCHED, tmp_path / "old.bin", tmp_path / "new.bin"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path / 'runtime'}:{GENERATED}"},
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path / 'runtime'}:{LEVELS}"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["number"] == 1374
+    assert found["number"] != 50771
     assert found["same"]
     assert found["changes"] == []
     assert found["handlers"]
-    # The committed suite_pb2 has the old numbers.
-    assert found["levels"]["ordering"] == "service"
+    # The committed contract_pb2 has the provisional numbers.
+    assert found["levels"]["ordering"] == "method"
     assert found["levels"]["retry.max_attempts"] == "file"
