@@ -93,7 +93,7 @@ def test_a_service_handles_and_drains_on_sqlite(system: str, tmp_path: os.PathLi
     assert done.returncode == 0, done.stderr
     handled, drained, memory = done.stdout.splitlines()
     assert (handled, drained) == ("handled 7", "drained")
-    # Windows tells no memory; macOS tells bytes, where other systems tell KiB.
+    # Windows reports no memory; macOS reports bytes, other systems KiB.
     size = int(memory.split()[1])
     assert size == 0 if system is WINDOWS else 1000 < size < 1_000_000
 
