@@ -114,8 +114,8 @@ def _user() -> str:
     """Returns the user of the command, for the journal."""
     try:
         name = getpass.getuser()
-    except (OSError, KeyError):  # a container may have no name for its user
-        name = str(os.getuid())
+    except (OSError, KeyError, ImportError):  # a container may have no name for its user
+        name = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return f"{name}@{socket.gethostname()}"
 
 
