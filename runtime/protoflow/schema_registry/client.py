@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,9 +61,8 @@ class RegistryClient:
         self._timeout = options.timeout
         self._bases = [f"{url.scheme}://{_host(*host)}{url.path.rstrip('/')}" for host in url.hosts]
         self._headers = {"Content-Type": _CONTENT_TYPE, "Accept": f"{_CONTENT_TYPE}, */*;q=0.5"}
-        self._login = options.login(url)
-        if options.token:
-            self._headers["Authorization"] = f"Bearer {options.token.reveal()}"
+        if authorization := _authorization(url, options):
+            self._headers["Authorization"] = authorization
         try:
             encrypted = url.scheme == "https"
             self._tls = options.tls_context("schema_registry", "https", encrypted=encrypted)
@@ -148,15 +148,21 @@ class RegistryClient:
             import aiohttp
         except ImportError:
             raise MissingExtraError("registry", "aiohttp") from None
-        user, password = self._login
-        auth = None
-        if user is not None:
-            auth = aiohttp.BasicAuth(user, password.reveal() if password else "")
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=self._timeout),
-            headers=self._headers, auth=auth,
+            headers=self._headers,
         )  # fmt: skip
+
+
+def _authorization(url: TransportURL, options: RegistryOptions) -> str:
+    if options.token:
+        return f"Bearer {options.token.reveal()}"
+    user, password = options.login(url)
+    if user is None:
+        return ""
+    login = f"{user}:{password.reveal() if password else ''}"
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
 
 
 def _as_is(url: str) -> Any:

@@ -110,5 +110,5 @@ def topic_options(topic: str, base: RegistryOptions, given: Mapping[str, Any]) -
         return parse_options(TopicOptions, {}, {**common, **given}, _NAME)
     except ConfigError as error:
         raise ConfigError(
-            text.replace("transport:", f"topics.{topic!r}:", 1) for text in error.problems
+            text.replace("transport: ", f"topics.{topic!r}.", 1) for text in error.problems
         ) from None
