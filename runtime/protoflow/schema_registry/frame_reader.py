@@ -7,6 +7,7 @@ from typing import Any
 
 from protoflow import wire
 from protoflow.codecs.framing import HEADER, Frame, is_framed, read
+from protoflow.errors import SchemaRegistryError
 from protoflow.message import Message
 from protoflow.schema_registry.registry import SchemaRegistry
 
@@ -53,6 +54,18 @@ class FrameReader:
             id=message.id, topic=message.topic, payload=payload, key=message.key,
             metadata=metadata, headers=message.headers,
         )  # fmt: skip
+
+    async def learned(self, message: Message) -> Message:
+        """Like `opened`, but asks the registry for an unknown type. If it does not tell, returns
+        the message with its frame. Raises DecodeError."""
+        found = self.opened(message)
+        if isinstance(found, Message):
+            return found
+        try:
+            await self._registry.learn(found)
+        except SchemaRegistryError:
+            return message
+        return await self.learned(message)
 
 
 def _header(message: Message) -> bytes | None:
