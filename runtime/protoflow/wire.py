@@ -119,6 +119,18 @@ def is_order(name: str) -> bool:
     return known in _BROKER_NAMES or known.startswith(_ORDER_PREFIXES)
 
 
+def without_orders_of(
+    received: Mapping[str, str], metadata: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Returns metadata without hop state and broker commands that were copied from a received
+    message."""
+    return {
+        name: value
+        for name, value in metadata.items()
+        if not (name in received and received[name] == value and is_order(name))
+    }
+
+
 def _is_core(name: str) -> bool:
     return any(
         name.startswith(prefix) and name[len(prefix) :] in CORE_ATTRIBUTES

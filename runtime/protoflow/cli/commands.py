@@ -40,6 +40,9 @@ COMMANDS = {
         "protoflow.cli.breaking.command", "Show what a changed contract does to messages."
     ),
     "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker."),
+    "schemas": Row(
+        "protoflow.cli.registry", "Compare schemas with the schema registry, or register them."
+    ),
     "export": Row(
         "protoflow.cli.export.command", "Print manifests for Kubernetes, KEDA or systemd."
     ),

@@ -89,9 +89,11 @@ async def _tail(
     async with looking.connection(config, subscriptions) as connection:
         found = _records(read_from(connection.transport, topic), topic, start, follow)
         async with contextlib.aclosing(found):  # type: ignore[type-var]  # generators, all of them
+            opened = records.opener(connection, topic, catalog)
             count = 0
             async for record in found:
-                fields = records.as_dict(record.message, record.time, record.position, catalog)
+                message = await opened(record.message)
+                fields = records.as_dict(message, record.time, record.position, catalog)
                 if not all(_fits(fields["payload"], *one) for one in conditions):
                     continue
                 if as_json:

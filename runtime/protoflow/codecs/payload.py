@@ -82,7 +82,10 @@ def _decode_binary(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
 
 def _no_message(payload: bytes, message_class: ProtoClass) -> DecodeError:
     # The text of protobuf may contain the payload, so it is neither repeated nor chained.
-    return DecodeError(f"{len(payload)} bytes are not a {message_class.DESCRIPTOR.full_name}")
+    hint = ""
+    if payload[:1] == b"\0":  # no protobuf message begins with field 0
+        hint = "; they begin like a frame of a schema registry: set schema_registry"
+    return DecodeError(f"{len(payload)} bytes are not a {message_class.DESCRIPTOR.full_name}{hint}")
 
 
 def _decode_json(payload: bytes, message_class: ProtoClass) -> ProtoMessage:

@@ -9,7 +9,13 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from protoflow.config.named_transports import HandlerPolicies, route_of, table_of
+from protoflow.config.named_transports import (
+    HandlerPolicies,
+    registry_of,
+    route_of,
+    table_of,
+    transports_of,
+)
 from protoflow.config.options import convert, did_you_mean
 from protoflow.config.url import TransportURL
 from protoflow.contract.policy import merge
@@ -91,6 +97,8 @@ def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> An
         }
     if name == "transports":
         return {one: table_of(f"{name}.{one}", table) for one, table in _mapping(value).items()}
+    if name == "schema_registry":
+        return table_of(name, value) if value else {}
     if name in ("topics", "groups"):
         return {
             one: route_of(f"{name}.{one!r}", table, mistakes)
@@ -116,6 +124,24 @@ def _outbox(value: Any, mistakes: list[str]) -> TransportURL | None:
             f"{', '.join(OUTBOX_SCHEMES)}"
         )
     return url
+
+
+def completed(name: str, value: Any, by_handler: Mapping[str, str], mistakes: list[str]) -> Any:
+    """Returns the final value of a setting that is merged as a table; collects mistakes.
+
+    Args:
+        name: the setting.
+        value: merged from all sources.
+        by_handler: the transports that the tables of handlers name.
+        mistakes: all mistakes so far.
+    """
+    if name == "handlers":
+        return HandlerPolicies(value, by_handler)
+    if name == "transports":
+        return transports_of(value, mistakes)
+    if name == "schema_registry":
+        return registry_of(value or {}, mistakes)
+    return value
 
 
 def laid_over(base: Any, override: Any) -> Any:

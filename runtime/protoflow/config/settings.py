@@ -9,13 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from protoflow.config import conversion, named_transports, setting_fields
-from protoflow.config.named_transports import (
-    DEFAULT,
-    NamedTransport,
-    RouteSettings,
-    RouteTable,
-    TransportTable,
-)
+from protoflow.config.named_transports import DEFAULT, NamedTransport, RouteSettings
 from protoflow.config.secret import Secret
 from protoflow.config.setting_fields import NOT_NEGATIVE, PORT, POSITIVE, Default, setting
 from protoflow.config.sources import from_environment, from_file, known_only
@@ -47,9 +41,13 @@ class Config:
 
     transport: str | TransportURL = setting(TransportURL(scheme="memory"), "URL of the broker")
     transport_options: Mapping[str, Any] = setting({}, "options of the transport")
-    transports: TransportTable = setting({}, "further transports by name: url, and their options")
-    topics: RouteTable = setting({}, "by topic of the contract: transport, by its name")
-    groups: RouteTable = setting({}, "by group of the contract: transport, from which it consumes")
+    transports: named_transports.TransportTable = setting(
+        {}, "further transports by name: url, and their options"
+    )
+    topics: named_transports.RouteTable = setting(
+        {}, "by topic of the contract: transport, by its name; schema_registry: its options there"
+    )
+    groups: named_transports.RouteTable = setting({}, "by group: transport, where it consumes")
     namespace: str = setting("", "prefix of every physical name, joined with two dots")
     variables: Mapping[str, str] = setting({}, "values of the {variables} in topics and groups")
     source: str = setting("protoflow", "CloudEvents source, if the contract names none")
@@ -105,6 +103,7 @@ class Config:
     outbox: str | TransportURL | None = setting(
         None, "URL of the PostgreSQL or SQLite database whose outbox a service relays"
     )
+    schema_registry: named_transports.RegistryTable | None = setting(None, "URL, or a table")
     journal: str = setting("", "path of the journal, a SQLite file; empty: none")
     journal_successes: bool = setting(False, "the journal also records publishes and successes")
     journal_max_bytes: int = setting(
@@ -152,10 +151,7 @@ class Config:
                 if name == "handlers":
                     converted = conversion.renamed(converted, effective)
                 effective = conversion.laid_over(effective, converted)
-            if name == "handlers":
-                effective = named_transports.HandlerPolicies(effective, by_handler)
-            elif name == "transports":
-                effective = named_transports.transports_of(effective, mistakes)
+            effective = conversion.completed(name, effective, by_handler, mistakes)
             object.__setattr__(self, name, effective)
         object.__setattr__(self, "environ", None)
         object.__setattr__(self, "fallback", None)
@@ -178,6 +174,11 @@ class Config:
     def outbox_url(self) -> TransportURL | None:
         """The parts of the outbox URL; None if there is no outbox."""
         return cast("TransportURL | None", self.outbox)  # converted in __post_init__
+
+    @property
+    def registry(self) -> NamedTransport | None:
+        """The schema registry; None if there is none."""
+        return cast("NamedTransport | None", self.schema_registry)  # converted in __post_init__
 
     @property
     def stalled_after(self) -> float:

@@ -30,6 +30,7 @@ from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import BYTES, MESSAGES, PublishNow, Windows
 from protoflow.sync_context import SyncContext
 from protoflow.transport.kit.backoff import Backoff
+from protoflow.unprepared import Unprepared
 
 T = TypeVar("T")
 
@@ -116,7 +117,11 @@ def _unary(
             await decode_in_thread(decode_once, context)
         result = await call(decode_once(context), context)
         if result is not None:
-            keep_result(context, publication, result)
+            try:
+                keep_result(context, publication, result)
+            except Unprepared as needed:
+                await needed.prepare()
+                keep_result(context, publication, result)
         if context.outputs and topics.unknown(context.outputs):
             await ensure_topics(topics, context.outputs)
         return DONE
@@ -132,7 +137,11 @@ def _batched(
     async def run(_delivery: Delivery, context: Context) -> Outcome:
         result = await call(_batch(context), context)
         if result is not None and publication is not None:
-            keep_result(context, publication, result)
+            try:
+                keep_result(context, publication, result)
+            except Unprepared as needed:
+                await needed.prepare()
+                keep_result(context, publication, result)
         await ensure_topics(topics, all_outputs(context))
         return DONE
 
@@ -164,7 +173,11 @@ def _streaming(
         try:
             async with aclosing(results_of(registration, given, context, threads)) as results:
                 async for result in results:
-                    size += keep_result(context, spec.publication, result)
+                    try:
+                        size += keep_result(context, spec.publication, result)
+                    except Unprepared as needed:
+                        await needed.prepare()
+                        size += keep_result(context, spec.publication, result)
                     if windowed and (len(context.outputs) >= MESSAGES or size >= BYTES):
                         await ensure_topics(topics, context.outputs)
                         await windows.send(context.take_outputs())

@@ -165,6 +165,9 @@ class Components:
         )
         await self.transport.ensure(topology, self.config.topology)
         self.publisher.known(topology.topics)
+        if self.publisher.framed is not None:
+            declared = (one.publication for one in registry.registrations)
+            await self.publisher.framed.prepare(filter(None, declared))
         self._warn_of_unused(topology, events)
         return schedulers
 
