@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from protoflow.config.named_transports import HandlerPolicies, route_of, table_of
+from protoflow.config.named_transports import HandlerPolicies, RouteSettings, route_of, table_of
 from protoflow.config.options import convert, did_you_mean
 from protoflow.config.url import TransportURL
 from protoflow.contract.policy import merge
@@ -27,10 +27,14 @@ def env_form(handler: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", handler.lower())
 
 
-def renamed(handlers: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns policies by handler, under the names that weaker layers use."""
+#: Settings whose keys are names of the contract.
+BY_NAME: Final = ("handlers", "topics", "groups")
+
+
+def renamed(table: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings by name of the contract, under the names that weaker layers use."""
     forms = {env_form(name): name for name in beneath}
-    return {forms.get(env_form(name), name): policy for name, policy in handlers.items()}
+    return {forms.get(env_form(name), name): value for name, value in table.items()}
 
 
 def named(settings: Mapping[str, V], name: str) -> V | None:
@@ -92,10 +96,7 @@ def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> An
     if name == "transports":
         return {one: table_of(f"{name}.{one}", table) for one, table in _mapping(value).items()}
     if name in ("topics", "groups"):
-        return {
-            one: route_of(f"{name}.{one!r}", table, mistakes)
-            for one, table in _mapping(value).items()
-        }
+        return {one: route_of(name, one, table, mistakes) for one, table in _mapping(value).items()}
     if typing.get_origin(hint) is Mapping or hint is Mapping:
         items = _mapping(value)
         return items if name == "transport_options" else {k: str(v) for k, v in items.items()}
@@ -122,6 +123,10 @@ def laid_over(base: Any, override: Any) -> Any:
     """Merges tables and policies value by value; replaces all other values."""
     if isinstance(base, DeliveryPolicy):
         return merge(base, override)
+    if isinstance(base, RouteSettings):
+        return RouteSettings(
+            transport=override.transport or base.transport, source=override.source or base.source
+        )
     if isinstance(base, Mapping):
         return {**base, **{k: laid_over(base.get(k), v) for k, v in override.items()}}
     return override

@@ -8,8 +8,10 @@ from dataclasses import field
 from typing import Any, Final, TypeAlias
 
 from protoflow.config.options import did_you_mean
+from protoflow.config.topic_sources import source_of
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import DeliveryPolicy
+from protoflow.contract.topic_source import TopicSource
 from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import ConfigError
 
@@ -40,15 +42,17 @@ class RouteSettings:
 
     Attributes:
         transport: the name of its transport; empty: not set here.
+        source: the existing queue, stream or topic that a topic is consumed from; None: its own.
     """
 
     transport: str = ""
+    source: TopicSource | None = None
 
 
 #: What programs give as `transports`: URLs, tables or records by name.
 TransportTable: TypeAlias = Mapping[str, str | Mapping[str, Any] | NamedTransport]
 #: What programs give as `topics` and `groups`.
-RouteTable: TypeAlias = Mapping[str, Mapping[str, str] | RouteSettings]
+RouteTable: TypeAlias = Mapping[str, Mapping[str, Any] | RouteSettings]
 
 
 class HandlerPolicies(dict[str, DeliveryPolicy]):
@@ -104,16 +108,28 @@ def transports_of(
     return found
 
 
-def route_of(where: str, value: Any, mistakes: list[str]) -> RouteSettings:
-    """Returns the settings of a topic or a group; collects mistakes. Raises ValueError."""
+def route_of(table: str, name: str, value: Any, mistakes: list[str]) -> RouteSettings:
+    """Returns the settings of a topic or a group; collects mistakes. Raises ValueError.
+
+    Args:
+        table: `topics` or `groups`.
+        name: the topic or the group.
+        value: its settings.
+        mistakes: the collected mistakes.
+    """
     if isinstance(value, RouteSettings):
         return value
+    where = f"{table}.{name!r}"
+    known = ("transport", "source") if table == "topics" else ("transport",)
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: must be a table with transport")
-    for name in value.keys() - {"transport"}:
-        hint = did_you_mean(name, ("transport",))
-        mistakes.append(f"{where}.{name}: no such setting{hint or '; known is transport'}")
-    return RouteSettings(transport=str(value.get("transport", "")))
+        raise ValueError(f"{where}: must be a table with {' or '.join(known)}")
+    for other in value.keys() - {*known}:
+        hint = did_you_mean(other, known) or f"; known settings: {', '.join(known)}"
+        mistakes.append(f"{where}.{other}: no such setting{hint}")
+    return RouteSettings(
+        transport=str(value.get("transport", "")),
+        source=source_of(f"{where}.source", value.get("source"), mistakes),
+    )
 
 
 def mistakes_in(

@@ -48,7 +48,7 @@ class Config:
     transport: str | TransportURL = setting(TransportURL(scheme="memory"), "URL of the broker")
     transport_options: Mapping[str, Any] = setting({}, "options of the transport")
     transports: TransportTable = setting({}, "further transports by name: url, and their options")
-    topics: RouteTable = setting({}, "by topic of the contract: transport, by its name")
+    topics: RouteTable = setting({}, "by topic of the contract: transport, and source")
     groups: RouteTable = setting({}, "by group of the contract: transport, from which it consumes")
     namespace: str = setting("", "prefix of every physical name, joined with two dots")
     variables: Mapping[str, str] = setting({}, "values of the {variables} in topics and groups")
@@ -149,7 +149,7 @@ class Config:
                 except ValueError as error:
                     mistakes.append(f"{name} ({origin}): {error}")
                     continue
-                if name == "handlers":
+                if name in conversion.BY_NAME:
                     converted = conversion.renamed(converted, effective)
                 effective = conversion.laid_over(effective, converted)
             if name == "handlers":

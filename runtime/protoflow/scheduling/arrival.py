@@ -18,6 +18,7 @@ from protoflow.scheduling.job import Job, Route
 from protoflow.scheduling.lanes import Lanes
 from protoflow.scheduling.outcome_applier import OutcomeApplier
 from protoflow.scheduling.router import Router
+from protoflow.scheduling.source_labels import SourceLabels
 from protoflow.scheduling.turns import Turns
 from protoflow.scheduling.workers import Workers
 from protoflow.transport.interface import SubscriptionSettings
@@ -53,6 +54,9 @@ class Arrival:
         self._ordered = settings.ordering is not Ordering.NONE
         self._group = settings.group
         self._name = settings.name
+        self._labels: SourceLabels | None = None
+        if (source := settings.source) is not None and (source.type or source.content_type):
+            self._labels = SourceLabels(source, router)
         self._seen: set[str] = set()
         self._applier = applier
         self._turns = turns
@@ -129,6 +133,8 @@ class Arrival:
             self._give_up(delivery, message, Undecodable(delivery.unreadable))
             return None
         try:
+            if self._labels is not None:  # also in retries and dead letters
+                message = delivery.message = self._labels.apply(message)
             message = _unwrapped(message)
             route = self._router.find(message)
         except DecodeError as error:
