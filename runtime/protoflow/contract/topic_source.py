@@ -21,8 +21,8 @@ class TopicSource:
     Attributes:
         name: the queue (RabbitMQ, SQS), topic (Kafka) or stream (JetStream, Redis), as the broker
             knows it.
-        consumer: the durable consumer (JetStream), or the consumer group (Redis); empty: the group
-            of the contract.
+        consumer: the durable consumer (JetStream), or the consumer group (Kafka, Redis); empty: the
+            group of the contract, with the namespace.
         subject: the subject on which messages to the topic are published (JetStream).
         type: the full name of the protobuf type of messages that name no type that the handlers
             know.
@@ -62,6 +62,11 @@ class TopicSources:
                 self._known.clear()
             self._known[topic] = self._find(topic)
         return self._known[topic]
+
+    def consumer(self, topic: str, group: str) -> str:
+        """Returns the consumer or the consumer group with which a group consumes a topic."""
+        source = self.of(topic)
+        return group if source is None else source.consumer or group
 
     def place(self, topic: str) -> str:
         """Returns the name of a topic's source at the broker; empty if the topic is our own."""
