@@ -18,6 +18,7 @@ from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import CapabilityError, TransportError
 from protoflow.message import Delivery, Settlement
+from protoflow.routing.routes import Routes
 from protoflow.routing.transport import read_from
 from protoflow.transport import SubscriptionSettings, Topology, TopologyMode, Transport
 from protoflow.transport.topic_reader import TopicReader, TopicRecord
@@ -85,6 +86,9 @@ async def _tail(
     number: int | None,
     as_json: bool,
 ) -> None:
+    routes = Routes(config)
+    if place := routes.sources(routes.of_topic(topic)).place(topic):
+        click.echo(f"topic {topic} at {place}", err=True)
     subscriptions = plan.subscriptions_of(catalog, config)
     async with looking.connection(config, subscriptions) as connection:
         found = _records(read_from(connection.transport, topic), topic, start, follow)

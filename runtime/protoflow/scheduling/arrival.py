@@ -54,9 +54,8 @@ class Arrival:
         self._ordered = settings.ordering is not Ordering.NONE
         self._group = settings.group
         self._name = settings.name
-        self._labels: SourceLabels | None = None
-        if (source := settings.source) is not None and (source.type or source.content_type):
-            self._labels = SourceLabels(source, router)
+        source = settings.source
+        self._labels = None if source is None else SourceLabels(source, router)
         self._seen: set[str] = set()
         self._applier = applier
         self._turns = turns

@@ -24,6 +24,8 @@ class SourceLabels:
         self._type = source.type
         self._content_type = source.content_type
         self._router = router
+        named = [kind for kind in router.by_type if kind]
+        self._only = named[0] if len(named) == 1 else ""
 
     def apply(self, message: Message) -> Message:
         """Returns the message with its labels."""
@@ -33,6 +35,7 @@ class SourceLabels:
             return message
         if self._content_type and not is_supported(content_type):
             added[wire.CONTENT_TYPE] = self._content_type
-        if self._type and self._router.type_of(message) not in self._router.by_type:
-            added[wire.CE_TYPE] = self._type
+        kind = self._router.type_of(message)
+        if kind not in self._router.by_type and (label := self._type or (not kind and self._only)):
+            added[wire.CE_TYPE] = label  # so dead letters can be decoded, too
         return replace(message, metadata={**metadata, **added}) if added else message
