@@ -19,16 +19,16 @@ class ForeignQueue:
 
     def __init__(self, channel: AbstractChannel, kind: str, name: str = "legacy orders/") -> None:
         self.name = f"{name}{uuid.uuid4().hex[:8]}"
-        self._exchange = f"legacy-{uuid.uuid4().hex[:8]}"
+        self.exchange = f"legacy-{uuid.uuid4().hex[:8]}"
         self._channel = channel
         self._arguments: dict[str, Any] = {
             "x-queue-type": kind, "x-message-ttl": 3_600_000, "x-max-length": 1000,
         }  # fmt: skip
 
     async def declare(self) -> None:
-        await self._channel.exchange_declare(self._exchange, exchange_type="fanout")
+        await self._channel.exchange_declare(self.exchange, exchange_type="fanout")
         await self._channel.queue_declare(self.name, durable=True, arguments=self._arguments)
-        await self._channel.queue_bind(self.name, self._exchange)
+        await self._channel.queue_bind(self.name, self.exchange)
 
     @property
     def source(self) -> Mapping[str, str]:
@@ -38,7 +38,7 @@ class ForeignQueue:
         self, payload: bytes, content_type: str | None, headers: Mapping[str, str]
     ) -> None:
         properties = Basic.Properties(content_type=content_type, headers={**headers} or None)
-        await self._channel.basic_publish(payload, exchange=self._exchange, properties=properties)
+        await self._channel.basic_publish(payload, exchange=self.exchange, properties=properties)
 
     async def topology(self) -> Any:
         """The server accepts a declaration only with equal arguments; see also `test_rights`."""
@@ -50,7 +50,7 @@ class ForeignQueue:
 
     async def delete(self) -> None:
         await self._channel.queue_delete(self.name)
-        await self._channel.exchange_delete(self._exchange)
+        await self._channel.exchange_delete(self.exchange)
 
 
 @pytest.fixture(params=["quorum", "classic"])
