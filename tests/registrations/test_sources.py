@@ -28,7 +28,8 @@ def config(**source: str) -> Config:
 def refused(items: Sequence[Registration], capabilities: Capabilities, **source: str) -> str:
     with pytest.raises((CapabilityError, RegistrationError)) as caught:
         plan(items, config(**source), capabilities)
-    return "\n".join(caught.value.problems)
+    error: Any = caught.value
+    return "\n".join(error.problems)
 
 
 def orders(name: str = "a.B.C", **fields: Any) -> Registration:

@@ -87,11 +87,18 @@ async def _tail(
     as_json: bool,
 ) -> None:
     routes = Routes(config)
-    if place := routes.sources(routes.of_topic(topic)).place(topic):
+    place = routes.sources(routes.of_topic(topic)).place(topic)
+    if place:
         click.echo(f"topic {topic} at {place}", err=True)
     subscriptions = plan.subscriptions_of(catalog, config)
     async with looking.connection(config, subscriptions) as connection:
-        found = _records(read_from(connection.transport, topic), topic, start, follow)
+        reader = read_from(connection.transport, topic)
+        if place and not isinstance(reader, TopicReader):
+            raise CapabilityError(
+                f"{place} belongs to other programs, and this broker shows a queue only to its "
+                "consumers; look at it with the broker's own tools"
+            )
+        found = _records(reader, topic, start, follow)
         async with contextlib.aclosing(found):  # type: ignore[type-var]  # generators, all of them
             count = 0
             async for record in found:

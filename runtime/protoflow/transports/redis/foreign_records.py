@@ -23,7 +23,7 @@ _LENGTHS: Final = {0xDE: 2, 0xDF: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xC4: 1, 0xC5: 2
 def decode_foreign(topic: str, place: str, fields: Sequence[bytes]) -> tuple[Message, str | None]:
     """Returns the message of an entry, and a problem if it could not be read completely."""
     found = dict(zip(fields[::2], fields[1::2], strict=False))
-    name = next((name for name in _PAYLOADS if name in found), None)
+    name: bytes | None = next((name for name in _PAYLOADS if name in found), None)
     if name is None and len(found) == 1:
         (name,) = found
     payload = None if name is None else found.pop(name)

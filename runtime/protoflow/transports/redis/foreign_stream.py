@@ -65,7 +65,7 @@ class ForeignStream:
                 "STREAMS", self.name, ">",
             )  # fmt: skip
             entries = reply[0][1] if reply else ()
-            found += [self._delivery(id, fields, 1) for id, fields in entries]
+            found += [self._delivery(id, fields, deliveries=1) for id, fields in entries]
         return found
 
     async def settle(self, claims: Sequence[ForeignClaim]) -> list[bool]:
@@ -112,10 +112,10 @@ class ForeignStream:
             if not consumer.startswith(_OURS.encode()) and idle < hold:
                 continue
             claimed = await command("XCLAIM", self.name, *self._who, lease, id)
-            found += [self._delivery(*entry, count + 1) for entry in claimed if entry[1]]
+            found += [self._delivery(*each, deliveries=count + 1) for each in claimed if each[1]]
         return found
 
-    def _delivery(self, id: bytes, fields: Sequence[bytes], deliveries: int) -> Delivery:
+    def _delivery(self, id: bytes, fields: Sequence[bytes], *, deliveries: int) -> Delivery:
         position = id.decode()
         message, unreadable = decode_foreign(self._topic, f"{self.name}:{position}", fields)
         return Delivery(
