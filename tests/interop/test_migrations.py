@@ -36,7 +36,7 @@ STAGE = 40
 
 
 @dataclass
-class Books:
+class Tally:
     """What was sent, and what each side has handled."""
 
     walk: Walk
@@ -75,14 +75,14 @@ async def test_from_faststream_on_a_rabbitmq_queue() -> None:
     place = ForeignQueue(await connection.channel(), "classic")
     await place.declare()
     walk = Walk(url, place, settings={"max_in_flight": 4, "encoding": "json"})
-    books = Books(walk)
+    tally = Tally(walk)
     old = RabbitBroker(url, default_channel=Channel(prefetch_count=4), graceful_timeout=10)
     exchange = RabbitExchange(place.exchange, type=ExchangeType.FANOUT, declare=False)
 
     @old.subscriber(RabbitQueue(place.name, declare=False), ack_policy=AckPolicy.ACK)
     async def bill(order: dict[str, Any]) -> None:
         await asyncio.sleep(0.005)
-        books.old.append(order.get("number", 0))
+        tally.old.append(order.get("number", 0))
 
     async def publish_old(numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -92,37 +92,37 @@ async def test_from_faststream_on_a_rabbitmq_queue() -> None:
     try:
         await old.start()
         # 1. Only FastStream.
-        await publish_old(books.numbers())
-        await books.balanced()
-        assert books.marked()[1] == 0
+        await publish_old(tally.numbers())
+        await tally.balanced()
+        assert tally.marked()[1] == 0
         # 2. Protoflow consumes the same queue; nothing else changes.
         async with walk.running() as service:
-            marked = books.marked()
-            await publish_old(books.numbers())
-            await books.balanced()
+            marked = tally.marked()
+            await publish_old(tally.numbers())
+            await tally.balanced()
             # 3. The producers move. They reach consumers of both kinds.
-            for number in books.numbers():
+            for number in tally.numbers():
                 await publish_new(service, number)
-            await books.balanced()
-            assert all(now > then for now, then in zip(books.marked(), marked, strict=True))
+            await tally.balanced()
+            assert all(now > then for now, then in zip(tally.marked(), marked, strict=True))
             # 4. FastStream's consumers stop.
-            (handled, _), numbers = books.marked(), books.numbers()
+            (handled, _), numbers = tally.marked(), tally.numbers()
             await publish_old(numbers[: STAGE // 2])
             await old.stop()
             assert await place.topology() == before
             for number in numbers[STAGE // 2 :]:
                 await publish_new(service, number)
-            await books.balanced()
-            assert handled <= len(books.old) < books.sent
+            await tally.balanced()
+            assert handled <= len(tally.old) < tally.sent
             # 5. The topic becomes our own: new processes have no source, old ones drain the queue.
-            (handled, _), numbers = books.marked(), books.numbers()
+            (handled, _), numbers = tally.marked(), tally.numbers()
             for number in numbers[: STAGE // 2]:
                 await publish_new(service, number)
             async with walk.running(topics={}) as owner:
                 for number in numbers[STAGE // 2 :]:
                     await publish_new(owner, number)
-                await books.balanced()
-        assert books.marked() == (handled, books.sent - handled)
+                await tally.balanced()
+        assert tally.marked() == (handled, tally.sent - handled)
         assert await place.waiting() == 0
     finally:
         await old.stop()
@@ -133,9 +133,9 @@ async def test_from_faststream_on_a_rabbitmq_queue() -> None:
 class GoService(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
     """A consumer and producer of the Go runtime on Watermill, as they look on the wire."""
 
-    def __init__(self, place: ForeignTopic, books: Books) -> None:
+    def __init__(self, place: ForeignTopic, tally: Tally) -> None:
         self._place = place
-        self._books = books
+        self._tally = tally
         self._busy = asyncio.Lock()
         self._consumer = place.consumer(
             group_id=place.group,
@@ -188,7 +188,7 @@ class GoService(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
                     headers = dict(record.headers)
                     assert headers[wire.WATERMILL_ID]
                     assert headers[wire.GO_SCHEMA] == b"*suitev1.Task"
-                    self._books.old.append(json.loads(record.value).get("number", 0))
+                    self._tally.old.append(json.loads(record.value).get("number", 0))
                     await self._consumer.commit({tp: record.offset + 1})
 
 
@@ -205,18 +205,18 @@ async def test_from_go_protoflow_on_a_kafka_group() -> None:
             "type_names": {"*suitev1.Task": "suite.v1.Task"},
         },
     )
-    books = Books(walk)
-    old = GoService(place, books)
+    tally = Tally(walk)
+    old = GoService(place, tally)
     before = await place.topology()
     try:
         await old.start()
         # 1. Only Go.
-        for number in books.numbers():
+        for number in tally.numbers():
             await old.publish(number)
-        await books.balanced()
-        assert books.marked()[1] == 0
+        await tally.balanced()
+        assert tally.marked()[1] == 0
         # 2. Protoflow joins the group; messages keep coming meanwhile.
-        numbers = books.numbers()
+        numbers = tally.numbers()
         for number in numbers[: STAGE // 2]:
             await old.publish(number)
         async with walk.running() as service:
@@ -225,24 +225,24 @@ async def test_from_go_protoflow_on_a_kafka_group() -> None:
             async with asyncio.timeout(PATIENCE):
                 while old.partitions != 2:
                     await asyncio.sleep(0.02)
-            await books.balanced()
-            marked = books.marked()
+            await tally.balanced()
+            marked = tally.marked()
             # 3. The producers move, with Watermill's headers and JSON.
-            for number in books.numbers():
+            for number in tally.numbers():
                 await publish_new(service, number)
-            await books.balanced()
-            assert all(now > then for now, then in zip(books.marked(), marked, strict=True))
+            await tally.balanced()
+            assert all(now > then for now, then in zip(tally.marked(), marked, strict=True))
             assert {run.context.correlation_id for run in walk.runs} >= {
                 f"c-{run.number}" for run in walk.runs if run.number < 2 * STAGE
             }
             # 4. Go leaves; its partitions move.
-            numbers = books.numbers()
+            numbers = tally.numbers()
             for number in numbers[: STAGE // 2]:
                 await publish_new(service, number)
             await old.stop()
             for number in numbers[STAGE // 2 :]:
                 await publish_new(service, number)
-            await books.balanced()
+            await tally.balanced()
             assert await place.topology() == before
     finally:
         await place.close()

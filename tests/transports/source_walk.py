@@ -34,7 +34,7 @@ RETRIED = DeliveryPolicy(
 )
 
 
-class Place(Protocol):
+class ForeignPlace(Protocol):
     """A queue, stream or topic of other programs, seen by their own client."""
 
     name: str
@@ -71,7 +71,7 @@ class Walk:
     """A group that consumes the topic `tasks` from a place of other programs."""
 
     url: str
-    place: Place
+    place: ForeignPlace
     namespace: str = field(default_factory=lambda: f"s{uuid.uuid4().hex[:10]}")
     labels: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -203,6 +203,6 @@ async def lag_of(transport: Transport, namespace: str) -> int:
 
 
 __all__ = [
-    "Place", "Topology", "Walk", "failures_are_retried_and_dead_lettered_beside",
+    "ForeignPlace", "Topology", "Walk", "failures_are_retried_and_dead_lettered_beside",
     "foreign_messages_are_handled", "lag_of", "topology_is_verified_and_published_to",
 ]  # fmt: skip
