@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from protoflow.config.options import did_you_mean
-from protoflow.config.topic_sources import source_of
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import DeliveryPolicy
-from protoflow.contract.topic_source import TopicSource
 from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from protoflow.contract.topic_source import TopicSource
 
 #: The name of the transport that `transport` configures.
 DEFAULT: Final = "default"
@@ -126,10 +127,13 @@ def route_of(table: str, name: str, value: Any, mistakes: list[str]) -> RouteSet
     for other in value.keys() - {*known}:
         hint = did_you_mean(other, known) or f"; known settings: {', '.join(known)}"
         mistakes.append(f"{where}.{other}: no such setting{hint}")
-    return RouteSettings(
-        transport=str(value.get("transport", "")),
-        source=source_of(f"{where}.source", value.get("source"), mistakes),
-    )
+    source: TopicSource | None = None
+    if table == "topics" and "source" in value:
+        # imported here, because few services have sources
+        from protoflow.config.topic_sources import source_of
+
+        source = source_of(f"{where}.source", value["source"], mistakes)
+    return RouteSettings(transport=str(value.get("transport", "")), source=source)
 
 
 def mistakes_in(
