@@ -18,6 +18,7 @@ from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import CapabilityError, TransportError
 from protoflow.message import Delivery, Settlement
+from protoflow.routing.routes import Routes
 from protoflow.routing.transport import read_from
 from protoflow.transport import SubscriptionSettings, Topology, TopologyMode, Transport
 from protoflow.transport.topic_reader import TopicReader, TopicRecord
@@ -85,9 +86,19 @@ async def _tail(
     number: int | None,
     as_json: bool,
 ) -> None:
+    routes = Routes(config)
+    place = routes.sources(routes.of_topic(topic)).place(topic)
+    if place:
+        click.echo(f"topic {topic} at {place}", err=True)
     subscriptions = plan.subscriptions_of(catalog, config)
     async with looking.connection(config, subscriptions) as connection:
-        found = _records(read_from(connection.transport, topic), topic, start, follow)
+        reader = read_from(connection.transport, topic)
+        if place and not isinstance(reader, TopicReader):
+            raise CapabilityError(
+                f"{place} belongs to other programs, and this broker shows a queue only to its "
+                "consumers; look at it with the broker's own tools"
+            )
+        found = _records(reader, topic, start, follow)
         async with contextlib.aclosing(found):  # type: ignore[type-var]  # generators, all of them
             opened = records.opener(connection, topic, catalog)
             count = 0

@@ -152,6 +152,7 @@ def row_of(topic: str, record: DeadLetterRecord) -> dict[str, Any]:
         "position": record.position,
         "handler": metadata.get(wire.PF_HANDLER, ""),
         "group": metadata.get(wire.PF_GROUP, ""),
+        "source": metadata.get(wire.PF_ORIGINAL_SOURCE, ""),
         "attempts": metadata.get(wire.PF_ATTEMPT, ""),
         "error_class": metadata.get(wire.PF_ERROR_CLASS, ""),
         "error_type": metadata.get(wire.PF_ERROR_TYPE, ""),

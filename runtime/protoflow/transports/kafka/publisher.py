@@ -22,7 +22,7 @@ from protoflow.transports.kafka.groups import has_group
 from protoflow.transports.kafka.partition_sender import PartitionSender
 from protoflow.transports.kafka.producers import Producers
 from protoflow.transports.kafka.publish_deadlines import Deadlines
-from protoflow.transports.kafka.record_encoder import RecordEncoder, physical_topic
+from protoflow.transports.kafka.record_encoder import RecordEncoder
 
 #: A waiting message, its partition if that is fixed, and the submission and index of its result.
 _Item: TypeAlias = tuple[Message, int | None, Submission, int]
@@ -135,7 +135,7 @@ class KafkaPublisher:
             raise PublishError("kafka: the transport is closed")
         if len(self._topics) >= _REMEMBERED:  # the names of topics may come from data
             self._topics = {name: item for name, item in self._topics.items() if item.is_busy}
-        topic = self._topics[logical] = _Topic(physical_topic(logical))
+        topic = self._topics[logical] = _Topic(self.encoder.physical(logical))
         return topic
 
     def _is_known(self, topic: _Topic) -> bool:

@@ -81,6 +81,8 @@ class KafkaTransport:
             broadcast=True,
             max_message_bytes=options.max_request_size,
             proves_killers=True,
+            sources=True,
+            ordered_sources=True,
         )
 
     async def open(self) -> None:
@@ -180,7 +182,7 @@ class KafkaTransport:
         """Records the planned subscriptions, because a group is joined once for all its topics."""
         for settings in subscriptions:
             if not settings.broadcast:
-                planned = self._planned.setdefault(settings.group, [])
+                planned = self._planned.setdefault(self._opened().group_id(settings), [])
                 planned[:] = [item for item in planned if item.topic != settings.topic]
                 planned.append(settings)
 
@@ -228,13 +230,14 @@ class KafkaTransport:
                 " topology create"
             )
         self._memberships = [item for item in self._memberships if not item.left]
+        group = context.group_id(settings)
         for membership in self._memberships:
-            mine = membership.member.group == settings.group and not settings.broadcast
+            mine = membership.member.group == group and not settings.broadcast
             if mine and not membership.serves(wanted.main):
                 return membership, wanted
         planned = [settings]
         if not settings.broadcast:
-            others = self._planned.get(settings.group, ())
+            others = self._planned.get(group, ())
             planned += [other for other in others if other.topic != settings.topic]
         every = dict.fromkeys(
             name
