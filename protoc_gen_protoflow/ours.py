@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from protoflow.error_codes import OTHER_OPTIONS_PROTO
+
 from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import (
     FIELD_OPTIONS,
@@ -78,6 +80,7 @@ def check(file: File, problems: Problems) -> None:
                 file.place.at(FILE_DEPENDENCIES, index),
                 f'imports {path}, which is not the same file as "{_PATH}"; import it by '
                 "that name and give its directory to protoc: -I$(protoc-gen-protoflow --include)",
+                OTHER_OPTIONS_PROTO,
             )
     if file.clashing:
         reported = set[Any]()
@@ -85,7 +88,7 @@ def check(file: File, problems: Problems) -> None:
             other = file.clashing.get(own)
             if other is not None and own not in reported and options.HasExtension(own):
                 reported.add(own)
-                problems.add(place.at(own.number), _clash(own, other))
+                problems.add(place.at(own.number), _clash(own, other), OTHER_OPTIONS_PROTO)
 
 
 def _clash(own: Any, other: Foreign) -> str:

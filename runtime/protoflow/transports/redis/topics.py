@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from protoflow.contract.spec import Ordering, Start
+from protoflow.error_codes import OTHER_VERSION, TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
 from protoflow.transports.redis import names
@@ -71,14 +72,15 @@ class Topics:
         if version != _VERSION:
             raise TopologyError(
                 f"topic {topic} was made by another version of Protoflow (its layout is"
-                f" {version.decode(errors='replace')!r:.20}, this one knows 1)"
+                f" {version.decode(errors='replace')!r:.20}, this one knows 1)",
+                code=OTHER_VERSION,
             )
         return int(shards)
 
     async def streams(self, topic: str) -> list[str]:
         """Returns the streams of a topic that exists. Raises TopologyError."""
         if (shards := await self.find(topic)) is None:
-            raise TopologyError(f"topic {topic} does not exist")
+            raise TopologyError(f"topic {topic} does not exist", code=TOPOLOGY_MISSING)
         return [names.stream(self.prefix, topic, shard) for shard in range(shards)]
 
     async def groups(self, stream: str) -> dict[str, dict[str, Any]]:

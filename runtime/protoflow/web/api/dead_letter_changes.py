@@ -78,7 +78,7 @@ async def _changed(host: Host, request: Request, change: Change, verb: str, act:
     if error is None:
         return as_json(report)
     named = dict(list(left.items())[:_MOST_NAMED])
-    raise Problem(409, str(error), more=report | {"left": named})
+    raise Problem(409, str(error), more=report | {"left": named}, code=error.code)
 
 
 def _record_failed(
