@@ -111,7 +111,7 @@ async def test_a_refused_one_is_parked_and_its_key_goes_on(
     (record,) = [one for one in caplog.records if "was parked" in one.getMessage()]
     assert "too large" in record.__dict__["error"]
     (parked,) = await store.parked()
-    assert (parked.message.id, parked.reason) == ("1", "too large")
+    assert (parked.message.id, parked.reason) == ("1", "too large [PF402]")
     broker.judge = lambda each: None
     await store.unpark([parked.position])
     async with relay_of(store, broker):

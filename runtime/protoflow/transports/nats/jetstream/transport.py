@@ -229,7 +229,7 @@ class JetStreamTransport:
         try:
             name = await consumers.create()
         except APIError as error:
-            if error.code == STREAM_NOT_FOUND:
+            if error.err_code == STREAM_NOT_FOUND:
                 raise TopologyError(
                     f"{settings.name}: stream {stream} is missing", code=TOPOLOGY_MISSING
                 ) from error
