@@ -13,6 +13,7 @@ from protoflow.clock import Clock
 from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
+from protoflow.error_codes import NOT_PUBLISHING
 from protoflow.errors import ConfigError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
@@ -287,4 +288,6 @@ class SyncConnection:
 
 
 def _not_open() -> ProtoflowError:
-    return ProtoflowError("not open: publish within `with protoflow.connect_sync(...)`")
+    return ProtoflowError(
+        "not open: publish within `with protoflow.connect_sync(...)`", code=NOT_PUBLISHING
+    )

@@ -49,6 +49,7 @@ COMMANDS = {
     "doctor": Row(
         "protoflow.cli.doctor", "Check the installation and the connection to the broker."
     ),
+    "explain": Row("protoflow.cli.explain", "Show the cause and the fix of an error code."),
     "config": Row("protoflow.cli.config", "Show the settings and their origins."),
     "version": Row("protoflow.cli.version", "Show versions."),
 }

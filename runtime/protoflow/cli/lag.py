@@ -10,6 +10,7 @@ import click
 
 from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.config import Config
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError, TopologyError
 from protoflow.routing.transport import part_of
 from protoflow.transport import LagReader, SubscriptionSettings, Transport
@@ -55,7 +56,7 @@ async def _read(config: Config, subscriptions: list[SubscriptionSettings]) -> li
             if not isinstance(reader, LagReader)
         }
         if silent and len(silent) == len(readers):
-            raise CapabilityError(silent.values())
+            raise CapabilityError(silent.values(), code=NOT_SHOWN)
         return [await _row(one, readers[one.transport], silent) for one in subscriptions]
 
 

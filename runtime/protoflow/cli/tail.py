@@ -16,6 +16,7 @@ from protoflow.config import Config
 from protoflow.config.options import did_you_mean
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import Ordering, Start
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError, TransportError
 from protoflow.message import Delivery, Settlement
 from protoflow.routing.routes import Routes
@@ -123,10 +124,12 @@ def _records(
         return transport.read_topic(topic, start=start, follow=follow)
     if start is not Start.LATEST or not follow:
         raise CapabilityError(
-            "this broker shows only new messages; leave out --from and --no-follow"
+            "this broker shows only new messages; leave out --from and --no-follow", code=NOT_SHOWN
         )
     if not transport.capabilities.broadcast:
-        raise CapabilityError("this transport cannot show a topic without joining a group")
+        raise CapabilityError(
+            "this transport cannot show a topic without joining a group", code=NOT_SHOWN
+        )
     return _broadcast(transport, topic)
 
 

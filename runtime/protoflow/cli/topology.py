@@ -12,6 +12,7 @@ from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.cli.exits import ExitCode
 from protoflow.config import Config
 from protoflow.connection import Connection
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError, TopologyError
 from protoflow.routing.routes import Routes
 from protoflow.routing.transport import parts_of, shares_of
@@ -66,7 +67,9 @@ async def _policy(config: Config, wanted: Topology) -> Mapping[str, Any]:
         }
     if not found:
         schemes = " and ".join(dict.fromkeys(url.scheme for url in config.urls))
-        raise CapabilityError(f"{schemes}: there are no policy documents; see docs/security")
+        raise CapabilityError(
+            f"{schemes}: there are no policy documents; see docs/security", code=NOT_SHOWN
+        )
     return found.get("", found)
 
 

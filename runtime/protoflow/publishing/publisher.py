@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
+from protoflow.error_codes import NO_DELAY, NOT_PUBLISHING, OTHER_LOOP
 from protoflow.errors import CapabilityError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
@@ -133,7 +134,7 @@ class MessagePublisher:
             if message.delay > 0:
                 target = target_of(self._transport, message.topic)
                 if text := delay_problem(message, target.capabilities):
-                    raise CapabilityError(text)
+                    raise CapabilityError(text, code=NO_DELAY)
 
     def close(self) -> None:
         """Stops publishing."""
@@ -144,11 +145,13 @@ class MessagePublisher:
         if self._loop is None:
             raise ProtoflowError(
                 "not open: publish inside `async with`, after the connection or the service was "
-                "started and before it was stopped"
+                "started and before it was stopped",
+                code=NOT_PUBLISHING,
             )
         raise ProtoflowError(
             "used from an event loop other than the one that opened it; in other threads use "
-            "asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync"
+            "asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync",
+            code=OTHER_LOOP,
         )
 
     def open(self, provider: Any = None) -> None:

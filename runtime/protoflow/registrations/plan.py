@@ -13,6 +13,7 @@ from protoflow.contract import topics
 from protoflow.contract.names import NameResolver, namespaced
 from protoflow.contract.policy import ResolvedDelivery, merge, problems, resolve
 from protoflow.contract.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
+from protoflow.error_codes import RESOLVED_CONTRACT
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
 from protoflow.registrations import cycles, sharing, sources, transports
 from protoflow.registrations.registration import Registration
@@ -56,7 +57,7 @@ def plan(
         filled.update(item.group for item in registrations)
         names.problems += unknown("groups", config.groups, filled, "group consumes here")
     if names.problems:
-        raise ConfigError(names.problems)
+        raise ConfigError(names.problems, code=RESOLVED_CONTRACT)
     groups: dict[tuple[str, str], list[HandlerPlan]] = {}
     for handler in handlers:
         groups.setdefault((handler.topic, handler.group), []).append(handler)

@@ -18,6 +18,7 @@ from protoflow.codecs.payload import decode
 from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import Context
 from protoflow.contract.spec import ProtoClass, PublicationSpec
+from protoflow.error_codes import HANDLER_RESULT, coded
 from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
 from protoflow.handler import Batch
 from protoflow.message import Delivery, Message
@@ -201,7 +202,11 @@ async def results_of(
             if asyncio.iscoroutine(results):
                 results.close()
             raise TypeError(
-                f"{registration.name} must be an asynchronous generator (`async def` with `yield`)"
+                coded(
+                    f"{registration.name} must be an asynchronous generator (`async def` with"
+                    " `yield`)",
+                    HANDLER_RESULT,
+                )
             )
         async with aclosing(results):
             async for result in results:
@@ -255,7 +260,7 @@ def _sync(context: Context, threads: Threads) -> SyncContext:
 def keep_result(context: Context, publication: PublicationSpec | None, result: Any) -> int:
     """Keeps a result for publication, and returns the size of its payload."""
     if publication is None:
-        raise TypeError("a handler without a publication returned a message")
+        raise TypeError(coded("a handler without a publication returned a message", HANDLER_RESULT))
     output = result if isinstance(result, Output) else Output(result)
     context.add_output(publication, output)
     return len(context.outputs[-1].payload or b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
 from protoflow.transports.kafka import groups, names
@@ -24,7 +25,7 @@ async def read_lag(context: KafkaContext, topic: str, group: str) -> Lag:
     wanted |= {name for name in context.existing if names.step_of(name, topic, group) is not None}
     found = await describe(context.admin, sorted(wanted))
     if main not in found:
-        raise TopologyError(f"kafka: topic {topic} is missing")
+        raise TopologyError(f"kafka: topic {topic} is missing", code=TOPOLOGY_MISSING)
     tps = [
         TopicPartition(name, partition["partition"])
         for name, partitions in found.items()

@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import NOT_OPEN, TOPOLOGY_MISSING
 from protoflow.errors import ConnectionFailedError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -191,7 +192,9 @@ class KafkaTransport:
         if self._publisher is None:
             future: asyncio.Future[Sequence[PublishError | None]]
             future = asyncio.get_running_loop().create_future()
-            future.set_result([PublishError("kafka: the transport is not open")] * len(messages))
+            future.set_result(
+                [PublishError("kafka: the transport is not open", code=NOT_OPEN)] * len(messages)
+            )
             return future
         return self._publisher.submit(messages)
 
@@ -227,7 +230,8 @@ class KafkaTransport:
         if missing := await broker_queries.missing_topics(context, list(wanted.all)):
             raise TopologyError(
                 f"kafka: topics are missing: {', '.join(missing)}; create them or start with"
-                " topology create"
+                " topology create",
+                code=TOPOLOGY_MISSING,
             )
         self._memberships = [item for item in self._memberships if not item.left]
         group = context.group_id(settings)
@@ -258,12 +262,12 @@ class KafkaTransport:
 
     def _opened(self) -> KafkaContext:
         if self._context is None:
-            raise ConnectionFailedError("kafka: the transport is not open")
+            raise ConnectionFailedError("kafka: the transport is not open", code=NOT_OPEN)
         return self._context
 
     def _opened_publisher(self) -> KafkaPublisher:
         if self._publisher is None:
-            raise ConnectionFailedError("kafka: the transport is not open")
+            raise ConnectionFailedError("kafka: the transport is not open", code=NOT_OPEN)
         return self._publisher
 
     def read_topic(

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Collection, Sequence
 
+from protoflow.error_codes import UNCONFIRMED
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.interface import TopologyMode, TransportSettings
@@ -91,7 +92,11 @@ class Publisher:
             self._channel = None
             self._waiting.clear()
             for entry in entries:
-                entry.done(PublishError("the transport was closed before rabbitmq confirmed it"))
+                entry.done(
+                    PublishError(
+                        "the transport was closed before rabbitmq confirmed it", code=UNCONFIRMED
+                    )
+                )
         await asyncio.gather(*tasks, return_exceptions=True)
         if channel is not None:
             await channel.leave()

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 
+from protoflow.error_codes import SERVER_TOO_OLD, TOPOLOGY_MISSING
 from protoflow.errors import ConnectionFailedError, PublishError, TopologyError, TransportError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -83,7 +84,8 @@ class RabbitMQTransport:
             if self._version < _OLDEST:
                 raise ConnectionFailedError(
                     f"rabbitmq at {self._settings.url.safe} has version "
-                    f"{'.'.join(map(str, self._version))}; 3.10 or newer is needed"
+                    f"{'.'.join(map(str, self._version))}; 3.10 or newer is needed",
+                    code=SERVER_TOO_OLD,
                 )
             await self._publisher.open()
         except FAILURES as error:
@@ -154,7 +156,9 @@ class RabbitMQTransport:
         queues = [*own.queues, *map(own.retry, self._settings.ladder)]
         counts = [await count(self._out, queue) for queue in queues]
         if counts[0] is None:
-            raise TopologyError(f"group {group} of {topic} has no queue; start it once")
+            raise TopologyError(
+                f"group {group} of {topic} has no queue; start it once", code=TOPOLOGY_MISSING
+            )
         here = sum(
             each.unsettled
             for each in self._subscriptions
@@ -179,6 +183,7 @@ class RabbitMQTransport:
         if self._mode is not TopologyMode.CREATE:
             raise TopologyError(
                 f"subscription {settings.name}: its queue is missing; make it by starting once "
-                "with topology mode create"
+                "with topology mode create",
+                code=TOPOLOGY_MISSING,
             )
         await self._declare(self._plan(Topology(subscriptions=(settings,))), self._mode)

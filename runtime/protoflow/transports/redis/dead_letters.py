@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from protoflow.error_codes import ARGUMENT, coded
 from protoflow.errors import NotReplayableError, PublishError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
@@ -51,7 +52,9 @@ class RedisDeadLetterStore:
     ) -> AsyncIterator[RedisScan]:
         """Begins a scan. It reads every dead letter and ignores `ids`."""
         if after and not _POSITION.fullmatch(after):
-            raise ValueError(f"after: {after!r:.100} is not the position of a dead letter")
+            raise ValueError(
+                coded(f"after: {after!r:.100} is not the position of a dead letter", ARGUMENT)
+            )
         last = await last_id(self.connection, self.stream(topic))
         first = b"(" + after.encode() if after else b"-"
         yield RedisScan(self, topic, first, last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
 from protoflow.transports.redis import names
@@ -23,7 +24,9 @@ async def read_lag(connection: RedisConnection, topics: Topics, topic: str, grou
     for stream, name in await topics.places(topic, group):
         info = (await topics.groups(stream)).get(name)
         if info is None:
-            raise TopologyError(f"group {name} of topic {topic} does not exist")
+            raise TopologyError(
+                f"group {name} of topic {topic} does not exist", code=TOPOLOGY_MISSING
+            )
         delivered = info["last-delivered-id"]
         waiting = names.waiting(stream, name)
         messages += int(info["pending"]) + int(await connection.command("ZCARD", waiting))

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from protoflow.error_codes import NO_SUBSCRIBER, NOT_OPEN
 from protoflow.errors import (
     AuthenticationError,
     PublishError,
@@ -104,7 +105,9 @@ class RedisPublisher:
         finally:
             self._sending = None
             for each in (*queue, *self._queue):  # cancelled: the results are unknown
-                each.submission.done(each.place, PublishError("the transport was closed"))
+                each.submission.done(
+                    each.place, PublishError("the transport was closed", code=NOT_OPEN)
+                )
             self._queue = []
 
     async def _send_topic(self, topic: str, items: Sequence[_Outgoing]) -> None:
@@ -152,7 +155,7 @@ def _result(message: Message, answer: bytes) -> PublishError | None:
         return None
     if answer == _NOBODY:
         return PublishRefusedError(
-            f"no group consumes {message.topic}, and require_subscriber is set"
+            f"no group consumes {message.topic}, and require_subscriber is set", code=NO_SUBSCRIBER
         )
     text = answer.decode(errors="replace")
     kind = PublishRefusedError if "NOPERM" in text else PublishError

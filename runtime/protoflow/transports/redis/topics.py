@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from protoflow.contract.spec import Ordering, Start
+from protoflow.error_codes import OTHER_VERSION, TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
 from protoflow.transports.redis import names
@@ -109,7 +110,8 @@ class Topics:
         if version != _VERSION:
             raise TopologyError(
                 f"topic {topic} was made by another version of Protoflow (its layout is"
-                f" {version.decode(errors='replace')!r:.20}, this one knows 1)"
+                f" {version.decode(errors='replace')!r:.20}, this one knows 1)",
+                code=OTHER_VERSION,
             )
         return int(shards)
 
@@ -118,7 +120,7 @@ class Topics:
         if source := self._sources.of(topic):
             return [source.name]
         if (shards := await self.find(topic)) is None:
-            raise TopologyError(f"topic {topic} does not exist")
+            raise TopologyError(f"topic {topic} does not exist", code=TOPOLOGY_MISSING)
         return [names.stream(self.prefix, topic, shard) for shard in range(shards)]
 
     async def groups(self, stream: str) -> dict[str, dict[str, Any]]:

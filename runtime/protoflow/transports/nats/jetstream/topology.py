@@ -224,7 +224,7 @@ class TopologyManager:
             try:
                 found = await self._api.create_stream(wanted)
             except APIError as error:
-                if error.code in _IN_THE_WAY:
+                if error.err_code in _IN_THE_WAY:
                     return [f"stream {wanted['name']}: {error}"]
                 raise
         return self._compare_stream(wanted, found["config"])

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from protoflow.contract.spec import Ordering, Start
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import AuthenticationError, CapabilityError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -245,8 +246,10 @@ class JetStreamTransport:
         try:
             name = await consumers.create()
         except APIError as error:
-            if error.code == STREAM_NOT_FOUND:
-                raise TopologyError(f"{settings.name}: stream {stream} is missing") from error
+            if error.err_code == STREAM_NOT_FOUND:
+                raise TopologyError(
+                    f"{settings.name}: stream {stream} is missing", code=TOPOLOGY_MISSING
+                ) from error
             raise
         subscription = JetStreamSubscription(consumers, listener)
         self._add_puller(subscription, stream, name, 0)
