@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from protoflow.error_codes import OTHER_OPTIONS_PROTO
+
 from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import (
     FIELD_OPTIONS,
@@ -85,6 +87,7 @@ def check(file: File, problems: Problems) -> None:
                 file.place.at(FILE_DEPENDENCIES, index),
                 f'imports {path}, which is not the same file as "{_PATH}"; import it by '
                 "that name and give its directory to protoc: -I$(protoc-gen-protoflow --include)",
+                OTHER_OPTIONS_PROTO,
             )
     if file.clashing:
         reported = set[Any]()
@@ -93,7 +96,8 @@ def check(file: File, problems: Problems) -> None:
             if other is not None and own not in reported and options.HasExtension(own):
                 reported.add(own)
                 number = file.numbers.get(own.number, own.number)
-                problems.add(place.at(own.number), _clash(own, number, other))
+                clash = _clash(own, number, other)
+                problems.add(place.at(own.number), clash, OTHER_OPTIONS_PROTO)
 
 
 def _moved(options_proto: File | None) -> dict[Any, int]:

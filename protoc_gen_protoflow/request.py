@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.compiler import plugin_pb2
+from protoflow.error_codes import BAD_REQUEST, coded
 
 # protobuf recognises these options only if this module is imported before a request is parsed.
 from protoflow.v1 import options_pb2 as options_pb2
@@ -202,8 +203,11 @@ class Request:
         if missing := [name for name in self._wanted if name not in self.files]:
             raise UserError(
                 "\n".join(
-                    f"{name!r} must be generated, but the request lacks it; make requests "
-                    "with protoc or buf"
+                    coded(
+                        f"{name!r} must be generated, but the request lacks it; make requests "
+                        "with protoc or buf",
+                        BAD_REQUEST,
+                    )
                     for name in missing
                 )
             )

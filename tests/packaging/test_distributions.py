@@ -13,7 +13,8 @@ from protoflow.transports.built_in import BUILT_IN
 from tests.outside import outside
 from tests.packaging.conftest import ROOT, Distributions, Environment
 
-pytestmark = pytest.mark.timeout(300)
+#: The distributions are built once, for all.
+pytestmark = [pytest.mark.xdist_group("distributions"), pytest.mark.timeout(300)]
 
 PROGRAM = """
 import asyncio, sys
