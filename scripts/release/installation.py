@@ -30,6 +30,7 @@ IMPORTS = {
     "redis": "protoflow.transports.redis, redis.asyncio, hiredis",
     "sqs": "protoflow.transports.sqs, aiobotocore.session",
     "http": "protoflow.transports.http, protoflow.web.server, aiohttp",
+    "registry": "protoflow.schema_registry, aiohttp",
     "validate": "protoflow.middleware, protovalidate",
     "metrics": "protoflow.observability.prometheus",
     "tracing": "protoflow.observability.opentelemetry, opentelemetry.sdk.trace",
@@ -39,6 +40,7 @@ IMPORTS = {
 BESIDES = {"psycopg": ["psycopg[binary]"]}
 #: What runs from the tree: the tutorial, the examples, modules of past levels, the transports.
 SUITE = (
+    "tests/packaging/test_tutorial.py",
     "tests/packaging/test_docs.py::test_the_first_example_runs",
     "tests/examples/test_orders.py::test_the_demo_accounts_for_every_order",
     "tests/examples/test_orders.py::test_the_example_tests_itself_and_finds_a_careless_bank",
