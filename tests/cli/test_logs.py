@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from protoflow.cli.logs import TextFormatter
+from protoflow.observability.logs import TextFormatter
 
 
 def line(text: str, **fields: object) -> str:

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
@@ -16,6 +16,7 @@ from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.connection.connection import Connection, configured, transport_for
 from protoflow.connection.loop_thread import LoopThread, closed
+from protoflow.database import adapt_sync
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message as ProtoMessage
@@ -78,15 +79,20 @@ class SyncConnection:
         return self._run(lambda opened: opened.publish_data(type, source, data, **options))
 
     def bind(self, connection: object) -> SyncBoundPublisher:
-        """Returns a publisher for the transaction that is open on a database connection, of
-        psycopg, sqlite3 or Django."""
+        """Returns a publisher for the transaction that is open on a database connection: of
+        psycopg, sqlite3, or Django or SQLAlchemy with these drivers. If the messages go to the
+        outbox, the broker need not be there."""
         from protoflow.outbox.binding import SyncBoundPublisher
 
-        session = self._opened()
-        opened, thread = session.connection, session.thread
+        adapted = adapt_sync(connection)
+        session = self._begun()
+        destination = session.connection.destination
+        if destination.log_of(adapted.dialect) is not None:
+            session = self._opened()
         return SyncBoundPublisher(
-            opened.message_publisher, opened.destination, connection, thread.run, thread.call
-        )
+            session.connection.message_publisher, destination, adapted,
+            session.thread.run, session.thread.call,
+        )  # fmt: skip
 
     def open(self) -> None:
         """Connects now instead of at the first use. Raises ConnectionFailedError,
@@ -134,12 +140,7 @@ class SyncConnection:
         session = self._session
         if session is not None and session.open:
             return session
-        with self._lock:
-            if self._closed:
-                raise closed()
-            session = self._session
-            if session is None:
-                session = self._session = _Session(self._config)
+        session = self._begun()
         try:
             session.wait()
         except BaseException:
@@ -147,6 +148,15 @@ class SyncConnection:
                 self._forget(session)
             raise
         return session
+
+    def _begun(self) -> _Session:
+        """Returns the session of this process, open or not."""
+        with self._lock:
+            if self._closed:
+                raise closed()
+            if self._session is None:
+                self._session = _Session(self._config)
+            return self._session
 
     def _forget(self, session: _Session) -> None:
         """Lets the next call connect anew."""
@@ -167,40 +177,41 @@ class _Session:
     """A connection and its event loop, in one process."""
 
     def __init__(self, config: Config) -> None:
-        self.open = False
+        self.connection = Connection(config)
         self.thread = LoopThread("protoflow-connection")
-        self._opening: Future[Connection] = self.thread.submit(_open(config))
+        self.open = False
+        self._lock = threading.Lock()
+        self._opening: Future[None] | None = None
 
     @property
     def failed(self) -> bool:
         """Whether it could not connect."""
         opening = self._opening
-        return opening.done() and (opening.cancelled() or opening.exception() is not None)
+        if opening is None or not opening.done():
+            return False
+        return opening.cancelled() or opening.exception() is not None
 
     def wait(self) -> None:
-        """Returns when it is open. Raises the error of opening."""
+        """Opens the connection, or waits for the thread that does. Raises its error."""
+        with self._lock:
+            opening = self._opening
+            if opening is None:
+                opening = self._opening = self.thread.submit(self.connection.open())
         try:
-            self.connection = self._opening.result()
-        except BaseException as error:
-            if self._opening.cancelled():
-                raise closed() from error
-            raise
+            opening.result()
+        except CancelledError:
+            raise closed() from None
         self.open = True
 
     def close(self, seconds: float) -> None:
         """Closes the connection if it was opened, and ends the thread."""
+        opening = self._opening
         try:
-            if not self._opening.cancel() and not self.failed:
+            if opening is not None and not opening.cancel() and not self.failed:
                 with contextlib.suppress(TimeoutError):
-                    self.thread.run(self._opening.result().close(), seconds)
+                    self.thread.run(self.connection.close(), seconds)
         finally:
             self.thread.end()
-
-
-async def _open(config: Config) -> Connection:
-    connection = Connection(config)
-    await connection.open()
-    return connection
 
 
 _connections: Final[weakref.WeakSet[SyncConnection]] = weakref.WeakSet()
