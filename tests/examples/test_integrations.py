@@ -138,6 +138,7 @@ def wait_for(url: str) -> None:
 
 FASTAPI = """
     import time
+    import logging; logging.disable()
     from starlette.testclient import TestClient
     from with_fastapi import app, service
 
@@ -151,9 +152,8 @@ FASTAPI = """
 """
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_fastapi_publishes_and_consumes(programs: Programs) -> None:
-    out = programs.run(FASTAPI, PYTHONWARNINGS="ignore", PROTOFLOW_LOG="")
+    out = programs.run(FASTAPI, PYTHONWARNINGS="ignore")
     assert out.split() == ["202", "ok", "False"]
 
 
@@ -164,11 +164,14 @@ def test_any_asgi_server_starts_and_drains_the_service(programs: Programs) -> No
     )
     wait_for(f"http://127.0.0.1:{port}/A-3")
     assert httpx.get(f"http://127.0.0.1:{port}/A-4").status_code == 202
+    deadline = time.monotonic() + 30
+    while programs.stored() > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
     output, _ = running.communicate(timeout=30)
     assert "Application startup complete" in output
     assert "Application shutdown complete" in output
-    assert programs.stored() >= 3
 
 
 @pytest.mark.parametrize("preload", [(), ("--preload",)])
@@ -248,7 +251,6 @@ def test_structlog_names_the_message_in_its_own_records_and_the_runtimes(
 INSTRUMENTED = {
     "OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console",
     "OTEL_LOGS_EXPORTER": "console", "OTEL_SERVICE_NAME": "billing",
-    "OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED": "true", "OTEL_PYTHON_LOG_LEVEL": "info",
 }  # fmt: skip
 
 
@@ -274,7 +276,7 @@ def test_opentelemetry_configures_itself(programs: Programs) -> None:
     traces = {span["context"]["trace_id"] for span in spans}
     logs = [one for one in found if "body" in one]
     given_up = next(one for one in logs if "dead-lettered" in one["body"])
-    retried = next(one for one in logs if "retry" in one["body"])
+    retried = next(one for one in logs if "failed, again" in one["body"])
     billed = next(one for one in logs if one["body"] == "billed")
     assert {one["trace_id"] for one in (given_up, retried, billed)} <= traces
     assert billed["attributes"]["message_id"] == "first"
@@ -356,11 +358,12 @@ def test_one_scrape_has_the_metrics_of_all_workers(programs: Programs) -> None:
     deadline = time.monotonic() + 40
     while values.get(handled) != 4 or values.get("shop_billed_cents_total") != 2 * 1990:
         assert time.monotonic() < deadline, values
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        time.sleep(0.1)
+        answer = httpx.get(f"http://127.0.0.1:{port}/metrics")
+        text = answer.text if answer.status_code == 200 else ""
         lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         values = {name: float(value) for name, _, value in lines}
         assert len(values) == len(lines), "no series is there twice"
-        time.sleep(0.1)
     assert len({path.name for path in programs.directory.glob("metrics/counter_*.db")}) == 2
     running.send_signal(signal.SIGTERM)
     output, _ = running.communicate(timeout=30)
@@ -405,7 +408,7 @@ SIGNALS = """
         running = asyncio.create_task(service.run())
         while not service.subscriptions or not service.health().ready:
             await asyncio.sleep(0.01)
-        await service.publish_data("work", "/test", 1)
+        await service.publish_data("work", "/test", {})
         await running
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
