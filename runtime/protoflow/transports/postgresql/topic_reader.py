@@ -8,18 +8,19 @@ from collections.abc import AsyncIterator
 
 from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Place, TopicRecord, is_within, number_of
 from protoflow.transports.postgresql import positions
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.rows import read_message
 from protoflow.transports.postgresql.schema import BUCKETS
 
 _PAGE = 20
+_LARGEST = (1 << 63) - 1
 _ALL = [*range(BUCKETS)]
 
 
 async def read_topic(
-    database: Database, topic: str, start: Start | float, follow: bool
+    database: Database, topic: str, start: Start | Place, end: Place | None = None, *, follow: bool
 ) -> AsyncIterator[TopicRecord]:
     """Yields the messages of a topic; see `TopicReader`."""
     rows = await database.fetch("SELECT id FROM {s}.topics WHERE name = $1", topic)
@@ -29,11 +30,15 @@ async def read_topic(
     place = positions.START
     if start is Start.LATEST:
         place = positions.end(await positions.open_batch(database))
+    first = _number(start, 0)
+    last = _number(end, _LARGEST)
     while True:
         opening = await positions.open_batch(database)
-        place = positions.next_batch(place, opening)
+        place = positions.next_batch(place, opening)._replace(seq=max(0, first - 1))
         async for record in _batch(database, topic, number, place):
-            if not isinstance(start, float) or record.time >= start:
+            if int(record.position) >= last:
+                break
+            if is_within(record.time, start, end):
                 yield record
         if not follow:
             return
@@ -41,6 +46,11 @@ async def read_topic(
         while seen is not None:
             await asyncio.sleep(database.options.poll_interval)  # the server sends no notice
             seen = await positions.look_again(database, number, _ALL, seen)
+
+
+def _number(place: Start | Place | None, otherwise: int) -> int:
+    is_position = isinstance(place, str) and not isinstance(place, Start)
+    return min(number_of(place), _LARGEST) if is_position else otherwise
 
 
 async def _batch(

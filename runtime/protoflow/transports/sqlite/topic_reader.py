@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
 from protoflow.message import Delivery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Place, TopicRecord, is_within, number_of
 from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.schema import POSITION, TOPIC_SHIFT
 from protoflow.transports.sqlite.worker import Worker
@@ -28,7 +28,7 @@ SELECT sequence FROM protoflow_messages WHERE sequence BETWEEN ? AND ? ORDER BY 
 
 
 async def read_topic(
-    worker: Worker, topic: str, start: Start | float, follow: bool
+    worker: Worker, topic: str, start: Start | Place, end: Place | None = None, *, follow: bool
 ) -> AsyncIterator[TopicRecord]:
     """Yields the messages of a topic; see `TopicReader`."""
     found = await worker.call(
@@ -38,8 +38,8 @@ async def read_topic(
         raise TopologyError(f"topic {topic} is missing")
     number, upcoming = found
     base = number << TOPIC_SHIFT
-    sequence = base + (upcoming if start is Start.LATEST else 0)
-    last = base + (POSITION if follow else upcoming - 1)
+    sequence = base + (upcoming if start is Start.LATEST else _position(start, 0))
+    last = base + (POSITION if follow else min(upcoming, _position(end, upcoming)) - 1)
     while True:
         page = await worker.call(
             functools.partial(_page, topic=topic, first=sequence, last=last),
@@ -47,7 +47,7 @@ async def read_topic(
         )
         for delivery in page:
             sequence = base + int(delivery.position) + 1
-            if not isinstance(start, float) or delivery.time >= start:
+            if is_within(delivery.time, start, end):
                 yield TopicRecord(
                     message=delivery.message, position=str(delivery.position), time=delivery.time
                 )
@@ -55,6 +55,11 @@ async def read_topic(
             if not follow:
                 return
             await asyncio.sleep(_INTERVAL)
+
+
+def _position(place: Start | Place | None, otherwise: int) -> int:
+    is_position = isinstance(place, str) and not isinstance(place, Start)
+    return min(number_of(place), POSITION) if is_position else otherwise
 
 
 def _page(connection: sqlite3.Connection, topic: str, first: int, last: int) -> Sequence[Delivery]:
