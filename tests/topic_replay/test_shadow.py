@@ -20,7 +20,7 @@ from protoflow.ids import new_id
 from tests.acceptance.contract import pb, pf
 from tests.topic_replay.harness import Log, tasks, transform
 
-COUNT = int(os.environ.get("PROTOFLOW_SHADOW", "4000"))
+COUNT = int(os.environ.get("PROTOFLOW_SHADOW", "3300"))
 GROUP = pf.TransformHandler.__protoflow_spec__.methods[0].group
 #: What the second version does differently, by the number of the task.
 PLANTED = {

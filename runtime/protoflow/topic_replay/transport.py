@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from protoflow import wire
 from protoflow.errors import PublishError
+from protoflow.ids import new_id
 from protoflow.message import Message
 from protoflow.topic_replay.feed import Feed, current_ticket
 from protoflow.transport.interface import (
@@ -40,6 +41,7 @@ class ReplayTransport:
     def __init__(self, broker: Transport, *, captures: bool) -> None:
         self._broker = broker
         self._captures = captures
+        self._run = f":p{new_id()}"
         self.published = 0
         self.stray = 0
         #: With `atomic`, outputs arrive together with the settlement of their message.
@@ -82,7 +84,12 @@ class ReplayTransport:
     def _publish(
         self, messages: Sequence[Message]
     ) -> asyncio.Future[Sequence[PublishError | None]]:
-        answer = self._broker.submit(messages)
+        # The id of an output is that of its first publication, which a broker may still remember.
+        again = [
+            replace(message, deduplication_id=f"{message.deduplication_id or message.id}{self._run}")
+            for message in messages
+        ]
+        answer = self._broker.submit(again)
         answer.add_done_callback(self._count)
         return answer
 
