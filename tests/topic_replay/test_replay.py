@@ -68,6 +68,8 @@ async def test_a_part_of_the_topic_by_position_by_time_and_by_number(log: Log) -
     assert await found(start=records[4].time) == [4, 5]
     assert await found(end=records[4].time) == [0, 1, 2, 3]
     assert await found(start=records[2].position, number=2) == [2, 3]
+    with pytest.raises(ConfigError, match="no message of the topic begins there"):
+        await found(start=str(int(records[1].position) + 1))
     with pytest.raises(ConfigError, match="write a number"):
         await found(start="0/1")
 

@@ -36,7 +36,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.kit.submission import submit_by_share
 from protoflow.transport.lag import Lag, LagReader
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import Place, TopicReader, TopicRecord
+from protoflow.transport.topic_reader import Point, TopicReader, TopicRecord
 
 _log = logging.getLogger("protoflow.routing")
 
@@ -132,7 +132,12 @@ class RoutedTransport:
         return await part.lag(topic, group)
 
     def read_topic(
-        self, topic: str, *, start: Start | Place, end: Place | None = None, follow: bool = False
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """Reads a topic. Raises CapabilityError if its transport cannot."""
         part = self.part_with(topic)

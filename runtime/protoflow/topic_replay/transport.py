@@ -86,7 +86,9 @@ class ReplayTransport:
     ) -> asyncio.Future[Sequence[PublishError | None]]:
         # The id of an output is that of its first publication, which a broker may still remember.
         again = [
-            replace(message, deduplication_id=f"{message.deduplication_id or message.id}{self._run}")
+            replace(
+                message, deduplication_id=f"{message.deduplication_id or message.id}{self._run}"
+            )
             for message in messages
         ]
         answer = self._broker.submit(again)

@@ -10,18 +10,21 @@ from protoflow.contract.spec import Start
 from protoflow.errors import ConfigError
 from protoflow.message import Message
 
-#: A place in a topic: seconds since the epoch, or a position as `TopicRecord.position` has it.
-Place: TypeAlias = float | str
+#: Where to read: seconds since the epoch, or a text as in `TopicRecord.position`.
+Point: TypeAlias = float | str
 
 
 def number_of(position: str) -> int:
     """Returns the position in a topic with one order. Raises ConfigError."""
     if not (position.isascii() and position.isdigit() and len(position) < 20):
-        raise ConfigError(f"position {position}: write a number, as `protoflow tail --json` shows")
+        raise ConfigError(
+            f"position {position}: write a number, as `protoflow tail --json` shows it, or an ISO "
+            "8601 time"
+        )
     return int(position)
 
 
-def is_within(time: float, start: Start | Place, end: Place | None) -> bool:
+def is_within(time: float, start: Start | Point, end: Point | None) -> bool:
     """Whether the time of a message is within the places that are times."""
     late = isinstance(end, float) and time >= end
     return not late and (not isinstance(start, float) or time >= start)
@@ -47,7 +50,12 @@ class TopicReader(Protocol):
     """Optional, with the capability `reads_topics`: reads the messages that a broker keeps."""
 
     def read_topic(
-        self, topic: str, *, start: Start | Place, end: Place | None = None, follow: bool = False
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """Yields the messages of a topic, oldest first.
 

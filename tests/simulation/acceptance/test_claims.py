@@ -20,9 +20,9 @@ URLS = {
 #: What is not simulated.
 MISSING = {
     "sqlite": {"broadcast", "reads_topics", "max_message_bytes"},
-    "jetstream": {"broadcast", "reads_topics"},
+    "jetstream": {"broadcast", "reads_topics", "keeps_settled"},
     "rabbitmq": {"broadcast"},
-    "kafka": {"atomic", "atomic_on_demand", "broadcast", "reads_topics"},
+    "kafka": {"atomic", "atomic_on_demand", "broadcast", "reads_topics", "keeps_settled"},
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sys
 from typing import Any
 
@@ -17,10 +16,8 @@ from protoflow.cli.values import moment_of
 from protoflow.contract.spec import Start
 from protoflow.errors import ConfigError
 from protoflow.service import Service
-from protoflow.transport.topic_reader import Place
+from protoflow.transport.topic_reader import Point
 
-#: A number, a Redis id, or Kafka's `PARTITION/OFFSET` with commas.
-_POSITION = re.compile(r"\d+(-\d+)?|\d+/\d+(,\s*\d+/\d+)*")
 _TARGET = "MODULE[:SERVICE|:HANDLER]"
 
 
@@ -80,7 +77,7 @@ def command(
     _check(found[0])
     options = Options(
         topic=topic, targets=targets, handler=handler, start=_start(given["start"]),
-        end=None if given["end"] is None else _place("--to", given["end"]),
+        end=None if given["end"] is None else _position(given["end"]),
         number=given["number"], shadow=given["shadow"], masks=given["masks"],
         reprocess=given["reprocess"], concurrency=given["concurrency"],
         stops=(given["on_error"] or ("continue" if given["shadow"] else "stop")) == "stop",
@@ -108,20 +105,18 @@ def _confirm(handler: str, topic: str) -> None:
     )
 
 
-def _start(text: str) -> Start | Place:
-    return Start.EARLIEST if text == "earliest" else _place("--from", text)
+def _start(text: str) -> Start | Point:
+    return Start.EARLIEST if text == "earliest" else _position(text)
 
 
-def _place(option: str, text: str) -> Place:
-    if _POSITION.fullmatch(text):
+def _position(text: str) -> Point:
+    """Returns a time, or a position, whose form is the transport's own."""
+    if text.isdigit():
         return text
     try:
         return moment_of(text)
     except click.BadParameter:
-        raise click.UsageError(
-            f"{option} {text}: write an ISO 8601 time, an age such as 2h, or a position as "
-            "`protoflow tail --json` shows it"
-        ) from None
+        return text
 
 
 def _is_no_dead_letter(record: logging.LogRecord) -> bool:

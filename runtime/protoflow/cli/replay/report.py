@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from protoflow import wire
-from protoflow.cli import output, records
+from protoflow.cli import records
 from protoflow.cli.exits import ExitCode
 from protoflow.cli.replay.versions import Version
 from protoflow.codecs.printable import printable
@@ -45,6 +46,8 @@ class Report:
         self._as_json = as_json
         self._statuses: list[Counter[Status]] = [Counter() for _ in versions]
         self._outputs = [0] * len(versions)
+        #: Handlers may print; their texts go to stderr, so that only data is here.
+        self._out = sys.stdout
         self._messages = 0
         self._different = 0
         #: The first message of each partition that was not handled.
@@ -83,11 +86,11 @@ class Report:
         where = _where(entry.record)
         if self._as_json:
             rows = [each._asdict() for each in found]
-            output.as_json({"kind": "difference", **where, "differences": rows})
+            self._json({"kind": "difference", **where, "differences": rows})
             return
-        click.echo(_line(where))
+        self._echo(_line(where))
         for each in found:
-            click.echo(f"    {_difference(each)}")
+            self._echo(f"    {_difference(each)}")
 
     def _print_output(self, record: TopicRecord, message: Any) -> None:
         fields = {
@@ -98,12 +101,12 @@ class Report:
             "payload": records.payload(message, self._catalog),
         }
         if self._as_json:
-            output.as_json({"kind": "output", **_where(record), "output": fields})
+            self._json({"kind": "output", **_where(record), "output": fields})
             return
         payload = fields["payload"]
         text = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
         kind = fields["type"] or "-"
-        click.echo(
+        self._echo(
             f"{record.position}  {printable(message.topic)}  {printable(kind, _LONGEST)}  "
             f"{printable(fields['key'] or '-', _LONGEST)}  {printable(text, 10_000)}"
         )
@@ -116,9 +119,9 @@ class Report:
                 "type": result.error_type,
                 "message": result.error_text,
             }
-            output.as_json({"kind": "failure", **where, "error": error})
+            self._json({"kind": "failure", **where, "error": error})
         else:
-            click.echo(f"{_line(where)}  failed: {printable(result.error, _LONGEST)}")
+            self._echo(f"{_line(where)}  failed: {printable(result.error, _LONGEST)}")
 
     # The summary.
 
@@ -132,7 +135,7 @@ class Report:
         """
         comparison = self._comparison
         if self._as_json:
-            output.as_json(
+            self._json(
                 {
                     "kind": "summary",
                     "messages": self._messages,
@@ -150,13 +153,13 @@ class Report:
         for index in range(len(self._versions)):
             self._print_version(index, published)
         if stray:
-            click.echo(f"{counted(stray, 'message')} published outside of a run, not compared")
+            self._echo(f"{counted(stray, 'message')} published outside of a run, not compared")
         if comparison is not None:
             differ = f"{self._different:,} of {self._messages:,} messages differ"
-            click.echo(differ if self._different else f"no difference in {self._messages:,}"
+            self._echo(differ if self._different else f"no difference in {self._messages:,}"
                        f" message{'' if self._messages == 1 else 's'}")  # fmt: skip
-            _print_counts("", comparison.fields)
-            _print_counts("noise, not reported: ", comparison.masked)
+            self._print_counts("", comparison.fields)
+            self._print_counts("noise, not reported: ", comparison.masked)
         if (left := self._first_left()) and not self._shadow:
             click.echo(f"not handled; continue with --from {','.join(left)}", err=True)
 
@@ -167,6 +170,20 @@ class Report:
         if self._comparison is not None:
             return ExitCode.FINDING if self._different else ExitCode.DONE
         return ExitCode.PARTLY if self.failed else ExitCode.DONE
+
+    def _echo(self, text: str) -> None:
+        click.echo(text, file=self._out)
+
+    def _json(self, value: Mapping[str, Any]) -> None:
+        self._echo(json.dumps(value, ensure_ascii=False, default=str))
+
+    def _print_counts(self, label: str, counts: Mapping[str, int]) -> None:
+        ordered = sorted(counts.items(), key=lambda item: -item[1])
+        if label and ordered:
+            self._echo(label + ", ".join(f"{name} {count:,}" for name, count in ordered))
+        elif ordered:
+            for name, count in ordered:
+                self._echo(f"    {printable(name, _LONGEST)}  {count:,}")
 
     def _version(self, index: int) -> dict[str, Any]:
         version, statuses = self._versions[index], self._statuses[index]
@@ -183,19 +200,10 @@ class Report:
         outputs = self._outputs[index] if self._shadow else published
         verb = "captured" if self._shadow else "published"
         parts.append(f"{counted(outputs, 'output')} {verb}")
-        click.echo(f"{version.target} {version.handler}: {', '.join(parts)}")
+        self._echo(f"{version.target} {version.handler}: {', '.join(parts)}")
 
     def _first_left(self) -> list[str]:
         return [f"{shard}/{first}" if shard else first for shard, first in self._left.items()]
-
-
-def _print_counts(label: str, counts: Mapping[str, int]) -> None:
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    if label and ordered:
-        click.echo(label + ", ".join(f"{name} {count:,}" for name, count in ordered))
-    elif ordered:
-        for name, count in ordered:
-            click.echo(f"    {printable(name, _LONGEST)}  {count:,}")
 
 
 def _where(record: TopicRecord) -> dict[str, Any]:
@@ -222,5 +230,7 @@ def _difference(found: Difference) -> str:
 
 
 def _value(value: Any) -> str:
+    if value == "":
+        return "-"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return printable(text, _LONGEST)

@@ -18,7 +18,8 @@ from protoflow.cli.exits import ExitCode
 from protoflow.cli.replay import versions
 from protoflow.cli.replay.report import Report
 from protoflow.cli.replay.versions import Version
-from protoflow.connection import Connection
+from protoflow.clock import Clock
+from protoflow.connection import Connection, transport_for
 from protoflow.contract.spec import Start
 from protoflow.errors import CapabilityError
 from protoflow.routing.transport import learn, read_from
@@ -30,7 +31,7 @@ from protoflow.topic_replay import Comparison, Noise, Replay
 from protoflow.topic_replay.feed import Feed
 from protoflow.topic_replay.window import Window
 from protoflow.transport import TopicReader, TopicRecord, Transport
-from protoflow.transport.topic_reader import Place
+from protoflow.transport.topic_reader import Point
 
 #: The least number of messages in memory.
 _LEAST: Final = 256
@@ -61,8 +62,8 @@ class Options:
     topic: str
     targets: list[str]
     handler: str | None
-    start: Start | Place
-    end: Place | None
+    start: Start | Point
+    end: Point | None
     number: int | None
     shadow: bool
     masks: tuple[str, ...]
@@ -79,6 +80,7 @@ async def replay(found: Sequence[Service], options: Options) -> ExitCode:
     config = found[0].config
     catalog = versions.imported_contract()
     topic = plan.topic_named(options.topic, catalog, config)
+    _check_log(read_from(transport_for(config, Clock()), topic), topic)
     async with looking.connection(config) as connection:
         made = _versions(found, options, topic, connection)
         learn(connection.transport, [each.plan.settings for each in made])
@@ -89,7 +91,8 @@ async def replay(found: Sequence[Service], options: Options) -> ExitCode:
         report = Report(made, catalog, comparison, shadow=options.shadow, as_json=options.as_json)
         session = _Session(made, report, options, connection.transport)
         records = reader.read_topic(topic, start=options.start, end=options.end)
-        interrupted = await session.run(cast("AsyncGenerator[TopicRecord, None]", records))
+        with contextlib.redirect_stdout(sys.stderr):
+            interrupted = await session.run(cast("AsyncGenerator[TopicRecord, None]", records))
     published = sum(each.transport.published for each in made)
     report.finish(published, sum(each.transport.stray for each in made), interrupted=interrupted)
     return report.exit_code(interrupted=interrupted)
@@ -165,14 +168,23 @@ def _versions(
     return made
 
 
+def _check_log(transport: Transport, topic: str) -> None:
+    """Raises CapabilityError before a connection is opened."""
+    if not transport.capabilities.reads_topics:
+        raise _no_log(topic)
+
+
+def _no_log(topic: str) -> CapabilityError:
+    return CapabilityError(
+        f"the transport of {topic} keeps no log of its messages, so they cannot be replayed; "
+        "Kafka, JetStream, PostgreSQL and files keep one"
+    )
+
+
 def _reader(transport: Transport, topic: str) -> TopicReader:
-    capabilities = transport.capabilities
-    if not (capabilities.reads_topics and isinstance(transport, TopicReader)):
-        raise CapabilityError(
-            f"the transport of {topic} keeps no log of its messages, so they cannot be replayed; "
-            "Kafka, JetStream, PostgreSQL and files keep one"
-        )
-    if not capabilities.keeps_settled:
+    if not isinstance(transport, TopicReader):
+        raise _no_log(topic)
+    if not transport.capabilities.keeps_settled:
         click.echo(
             f"the transport of {topic} deletes a message when every group has settled it: only "
             "messages that a group has not settled are replayed",

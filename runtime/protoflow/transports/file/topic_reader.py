@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from protoflow.contract.spec import Start
-from protoflow.errors import TransportError
-from protoflow.transport.topic_reader import Place, TopicRecord, number_of
+from protoflow.errors import ConfigError, TransportError
+from protoflow.transport.topic_reader import Point, TopicRecord, number_of
 from protoflow.transports.file.context import FileContext
 from protoflow.transports.file.log_reader import LogReader
 from protoflow.transports.file.topics import Topics
@@ -18,8 +18,8 @@ async def read_topic(
     context: FileContext,
     topics: Topics,
     topic: str,
-    start: Start | Place,
-    end: Place | None = None,
+    start: Start | Point,
+    end: Point | None = None,
     *,
     follow: bool,
 ) -> AsyncIterator[TopicRecord]:
@@ -46,15 +46,20 @@ async def read_topic(
             await asyncio.shield(context.consume(reader.close))
 
 
-def _begin(reader: LogReader, start: Start | Place) -> int:
+def _begin(reader: LogReader, start: Start | Point) -> int:
     if start is Start.EARLIEST:
         return reader.first()
     return reader.end() if start is Start.LATEST else _at(reader, start)
 
 
-def _end(reader: LogReader, end: Place | None) -> int:
+def _end(reader: LogReader, end: Point | None) -> int:
     return reader.end() if end is None else min(reader.end(), _at(reader, end))
 
 
-def _at(reader: LogReader, place: Place) -> int:
-    return number_of(place) if isinstance(place, str) else reader.at_time(place)
+def _at(reader: LogReader, place: Point) -> int:
+    if isinstance(place, float):
+        return reader.at_time(place)
+    position = number_of(place)
+    if reader.first() < position < reader.end() and reader.previous(position) is None:
+        raise ConfigError(f"position {place}: no message of the topic begins there")
+    return max(position, reader.first())

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from aiokafka.errors import KafkaError
 
 from protoflow.contract.spec import Start
-from protoflow.transport.topic_reader import Place, TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.kafka import names
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
@@ -17,8 +17,8 @@ from protoflow.transports.kafka.topic_scan import as_record, open_scan
 async def read_topic(
     context: KafkaContext,
     topic: str,
-    start: Start | Place,
-    end: Place | None = None,
+    start: Start | Point,
+    end: Point | None = None,
     *,
     follow: bool,
 ) -> AsyncIterator[TopicRecord]:

@@ -13,7 +13,7 @@ from protoflow.contract.spec import Start
 from protoflow.errors import ConfigError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.topic_reader import Place, TopicRecord, number_of
+from protoflow.transport.topic_reader import Point, TopicRecord, number_of
 from protoflow.transports.kafka import headers
 from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
@@ -62,7 +62,7 @@ class TopicScan:
         ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._tps)
         return ends
 
-    async def starts(self, start: Start | Place, ends: Offsets) -> dict[TopicPartition, int]:
+    async def starts(self, start: Start | Point, ends: Offsets) -> dict[TopicPartition, int]:
         """Returns the first offsets of a start: earliest, latest, a time since the epoch, or a
         position `PARTITION/OFFSET`, or several with commas; other partitions are left out."""
         if start is Start.LATEST:

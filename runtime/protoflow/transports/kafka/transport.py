@@ -24,7 +24,7 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import Place, TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.kafka import broker_queries
 from protoflow.transports.kafka.connection import prefer, reach
 from protoflow.transports.kafka.consumers import group_joining_timeout
@@ -265,7 +265,12 @@ class KafkaTransport:
         return self._publisher
 
     def read_topic(
-        self, topic: str, *, start: Start | Place, end: Place | None = None, follow: bool = False
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `protoflow.transport.TopicReader`."""
         return read_topic(self._opened(), topic, start, end, follow=follow)

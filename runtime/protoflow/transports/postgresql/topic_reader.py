@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
-from protoflow.transport.topic_reader import Place, TopicRecord, is_within, number_of
+from protoflow.transport.topic_reader import Point, TopicRecord, is_within, number_of
 from protoflow.transports.postgresql import positions
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.rows import read_message
@@ -20,7 +20,12 @@ _ALL = [*range(BUCKETS)]
 
 
 async def read_topic(
-    database: Database, topic: str, start: Start | Place, end: Place | None = None, *, follow: bool
+    database: Database,
+    topic: str,
+    start: Start | Point,
+    end: Point | None = None,
+    *,
+    follow: bool,
 ) -> AsyncIterator[TopicRecord]:
     """Yields the messages of a topic; see `TopicReader`."""
     rows = await database.fetch("SELECT id FROM {s}.topics WHERE name = $1", topic)
@@ -48,7 +53,7 @@ async def read_topic(
             seen = await positions.look_again(database, number, _ALL, seen)
 
 
-def _number(place: Start | Place | None, otherwise: int) -> int:
+def _number(place: Start | Point | None, otherwise: int) -> int:
     is_position = isinstance(place, str) and not isinstance(place, Start)
     return min(number_of(place), _LARGEST) if is_position else otherwise
 

@@ -22,7 +22,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import Place, TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.postgresql import tables
 from protoflow.transports.postgresql import topology as topologies
 from protoflow.transports.postgresql.database import Database
@@ -173,7 +173,12 @@ class PostgresTransport:
         return self._database.problem if self._notifications else "the transport is not open"
 
     def read_topic(
-        self, topic: str, *, start: Start | Place, end: Place | None = None, follow: bool = False
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `protoflow.transport.TopicReader`."""
         return read_topic(self._database, topic, start, end, follow=follow)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 from protoflow.contract.spec import Start
-from protoflow.transport.topic_reader import Place, TopicRecord, number_of
+from protoflow.transport.topic_reader import Point, TopicRecord, number_of
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.records import as_record, group_of
 from protoflow.transports.redis.topics import Topics
@@ -21,8 +21,8 @@ async def read_topic(
     connection: RedisConnection,
     topics: Topics,
     topic: str,
-    start: Start | Place,
-    end: Place | None = None,
+    start: Start | Point,
+    end: Point | None = None,
     *,
     follow: bool,
 ) -> AsyncIterator[TopicRecord]:
@@ -88,7 +88,7 @@ def _upto(
             yield place, stream, entry
 
 
-async def _begin(connection: RedisConnection, stream: str, start: Start | Place) -> bytes:
+async def _begin(connection: RedisConnection, stream: str, start: Start | Point) -> bytes:
     if start is Start.EARLIEST:
         return b"-"
     if start is Start.LATEST:
@@ -97,7 +97,7 @@ async def _begin(connection: RedisConnection, stream: str, start: Start | Place)
     return _id_at(start)
 
 
-def _id_at(place: Place) -> bytes:
+def _id_at(place: Point) -> bytes:
     """Returns the id of the first entry at a place."""
     if isinstance(place, float):
         return b"%d-0" % max(0, round(place * 1000))

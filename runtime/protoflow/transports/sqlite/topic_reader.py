@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
 from protoflow.message import Delivery
-from protoflow.transport.topic_reader import Place, TopicRecord, is_within, number_of
+from protoflow.transport.topic_reader import Point, TopicRecord, is_within, number_of
 from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.schema import POSITION, TOPIC_SHIFT
 from protoflow.transports.sqlite.worker import Worker
@@ -28,7 +28,12 @@ SELECT sequence FROM protoflow_messages WHERE sequence BETWEEN ? AND ? ORDER BY 
 
 
 async def read_topic(
-    worker: Worker, topic: str, start: Start | Place, end: Place | None = None, *, follow: bool
+    worker: Worker,
+    topic: str,
+    start: Start | Point,
+    end: Point | None = None,
+    *,
+    follow: bool,
 ) -> AsyncIterator[TopicRecord]:
     """Yields the messages of a topic; see `TopicReader`."""
     found = await worker.call(
@@ -57,7 +62,7 @@ async def read_topic(
             await asyncio.sleep(_INTERVAL)
 
 
-def _position(place: Start | Place | None, otherwise: int) -> int:
+def _position(place: Start | Point | None, otherwise: int) -> int:
     is_position = isinstance(place, str) and not isinstance(place, Start)
     return min(number_of(place), POSITION) if is_position else otherwise
 

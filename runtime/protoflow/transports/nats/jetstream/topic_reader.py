@@ -12,7 +12,7 @@ from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.topic_reader import Place, TopicRecord, number_of
+from protoflow.transport.topic_reader import Point, TopicRecord, number_of
 from protoflow.transports.nats.jetstream.api import API, JSON
 from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.wire import headers
@@ -25,8 +25,8 @@ async def read_topic(
     api: API,
     names: JetStreamNames,
     topic: str,
-    start: Start | Place,
-    end: Place | None = None,
+    start: Start | Point,
+    end: Point | None = None,
     *,
     follow: bool,
 ) -> AsyncIterator[TopicRecord]:
@@ -37,7 +37,7 @@ async def read_topic(
         raise TopologyError(f"stream {stream} of topic {topic} is missing")
     first, last = info["state"]["first_seq"], info["state"]["last_seq"]
 
-    async def sequence_of(place: Place) -> int:
+    async def sequence_of(place: Point) -> int:
         if isinstance(place, str):
             return number_of(place)
         return await sequence_at(api, stream, subject, place, (first, last))

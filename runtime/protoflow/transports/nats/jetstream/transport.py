@@ -20,7 +20,7 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import Place, TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.nats.jetstream.api import API, STREAM_NOT_FOUND, APIError
 from protoflow.transports.nats.jetstream.buffers import Buffer, OrderedBuffer
 from protoflow.transports.nats.jetstream.consumers import Consumers, Ephemeral
@@ -167,7 +167,12 @@ class JetStreamTransport:
         return self._connection.problem
 
     def read_topic(
-        self, topic: str, *, start: Start | Place, end: Place | None = None, follow: bool = False
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """As `TopicReader.read_topic`."""
         return read_topic(self._api, self._names, topic, start, end, follow=follow)
