@@ -156,7 +156,7 @@ def transform(
 ) -> Any:
     """A handler that publishes what the function returns."""
 
-    class Transform(pf.TransformHandler):  # type: ignore[misc,name-defined]  # made at import
+    class Transform(pf.TransformHandler):  # type: ignore[misc]  # made at import
         async def transform(self, task: Any, context: Any, /) -> Any:
             return done(task)
 

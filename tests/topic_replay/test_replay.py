@@ -42,7 +42,7 @@ async def test_outputs_are_published_once_and_in_order_and_the_group_stays(log: 
 async def test_order_per_key_holds_with_many_runs_at_once(log: Log) -> None:
     seen: dict[str, list[int]] = {}
 
-    class Keyed(pf.KeyedHandler):  # type: ignore[misc,name-defined]  # made at import
+    class Keyed(pf.KeyedHandler):  # type: ignore[misc]  # made at import
         async def keyed(self, task: Any, context: Any, /) -> None:
             await asyncio.sleep(0.001 * (task.number % 3))
             seen.setdefault(task.key, []).append(task.number)
@@ -57,11 +57,10 @@ async def test_a_part_of_the_topic_by_position_by_time_and_by_number(log: Log) -
     await asyncio.sleep(0.05)
     await log.publish(tasks(6)[4:])
     records = await log.read("tasks")
-    service = lambda: log.service(transform())  # noqa: E731  a service runs once
 
     async def found(**part: Any) -> list[int]:
         before = len(await log.read())
-        await log.replay(service(), concurrency=1, **part)
+        await log.replay(log.service(transform()), concurrency=1, **part)
         return numbers((await log.read())[before:])
 
     assert await found(start=records[1].position, end=records[3].position) == [1, 2]
@@ -137,7 +136,7 @@ async def test_messages_that_cannot_be_decoded_fail_and_other_types_are_counted(
 
 
 async def test_a_shadow_run_prints_what_it_would_publish(log: Log) -> None:
-    class Split(pf.SplitHandler):  # type: ignore[misc,name-defined]  # made at import
+    class Split(pf.SplitHandler):  # type: ignore[misc]  # made at import
         def __init__(self) -> None:
             self.service: Service
 
@@ -165,7 +164,7 @@ async def test_a_shadow_run_prints_what_it_would_publish(log: Log) -> None:
     assert report.summary["published"] == 200
 
 
-class Split2(pf.SplitHandlerSync):  # type: ignore[misc,name-defined]  # made at import
+class Split2(pf.SplitHandlerSync):  # type: ignore[misc]  # made at import
     """A generator in a thread."""
 
     def split(self, task: Any, context: Any, /) -> Iterator[Any]:
@@ -174,11 +173,11 @@ class Split2(pf.SplitHandlerSync):  # type: ignore[misc,name-defined]  # made at
 
 
 async def test_batches_and_plain_functions_are_replayed(log: Log) -> None:
-    class Sum(pf.BulkSumHandler):  # type: ignore[misc,name-defined]  # made at import
+    class Sum(pf.BulkSumHandler):  # type: ignore[misc]  # made at import
         async def bulk_sum(self, batch: Any, context: Any, /) -> Any:
             return pb.Done(number=sum(task.number for task in batch))
 
-    class SumSync(pf.BulkSumHandlerSync):  # type: ignore[misc,name-defined]  # made at import
+    class SumSync(pf.BulkSumHandlerSync):  # type: ignore[misc]  # made at import
         def bulk_sum(self, batch: Any, context: Any, /) -> Any:
             return pb.Done(number=sum(task.number for task in batch))
 
@@ -211,9 +210,10 @@ async def test_what_publishes_beside_the_run_is_left_out_of_a_shadow(log: Log) -
 
     hooks = JobHooks(on_job_start=hook)
     await log.publish(tasks(2))
-    make = lambda: log.service(  # noqa: E731  a service runs once
-        transform(), outbox=Store(), hooks=hooks, lifespan=lifespan
-    )
+
+    def make() -> Service:
+        return log.service(transform(), outbox=Store(), hooks=hooks, lifespan=lifespan)
+
     report = await log.replay(make(), shadow=True)
     assert (len(report.lines), stored, hooked) == (2, [], ["lifespan"])
     await log.replay(make())
@@ -247,12 +247,15 @@ async def test_a_topic_without_a_log_is_refused(tmp_path: Path, capsys: Any) -> 
 
 
 async def test_the_handler_is_named_or_the_only_one_of_the_topic(log: Log) -> None:
-    class Work(pf.WorkHandler):  # type: ignore[misc,name-defined]  # made at import
+    class Work(pf.WorkHandler):  # type: ignore[misc]  # made at import
         async def work(self, task: Any, context: Any, /) -> None:
             """Handles everything."""
 
     await log.publish(tasks(1))
-    service = lambda: log.service(transform(), Work())  # noqa: E731  a service runs once
+
+    def service() -> Service:
+        return log.service(transform(), Work())
+
     with pytest.raises(ConfigError, match="name one with --handler"):
         await log.replay(service())
     with pytest.raises(ConfigError, match="is not a handler"):

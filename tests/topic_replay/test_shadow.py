@@ -56,7 +56,7 @@ def planted(task: Any) -> Any:
     return done
 
 
-class Planted(pf.TransformHandler):  # type: ignore[misc,name-defined]  # made at import
+class Planted(pf.TransformHandler):  # type: ignore[misc]  # made at import
     """The second version, which once publishes a second message."""
 
     async def transform(self, task: Any, context: Any, /) -> Any:
@@ -167,7 +167,7 @@ async def test_noise_is_counted_and_what_is_no_noise_is_shown(log: Log) -> None:
 
 async def test_streams_and_renamed_handlers_are_compared(log: Log) -> None:
     def split(extra: int) -> Any:
-        class Split(pf.SplitHandler):  # type: ignore[misc,name-defined]  # made at import
+        class Split(pf.SplitHandler):  # type: ignore[misc]  # made at import
             async def split(self, task: Any, context: Any, /) -> AsyncIterator[Any]:
                 for number in range(3):
                     yield pb.Done(number=number + extra * (number == 1))

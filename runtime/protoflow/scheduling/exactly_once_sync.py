@@ -117,14 +117,14 @@ class ExactlyOnceSync(ExactlyOnce):
         if context.cancelled.is_set():
             raise RunCancelled
         try:
-            self._commit(transaction)
+            self._commit_sync(transaction)
         except Exception as error:
             if is_refused(error):
                 raise
             return unknown()
         return DONE
 
-    def _commit(self, transaction: SyncTransaction) -> None:
+    def _commit_sync(self, transaction: SyncTransaction) -> None:
         transaction.commit()
 
     def _call(self, loop: _Loop, context: Context, chosen: Sequence[Context]) -> None:

@@ -42,5 +42,5 @@ class RehearsalSync(ExactlyOnceSync):
     ) -> None:
         """Writes no outputs."""
 
-    def _commit(self, transaction: SyncTransaction) -> None:
+    def _commit_sync(self, transaction: SyncTransaction) -> None:
         """Commits nothing: closing the transaction rolls it back."""

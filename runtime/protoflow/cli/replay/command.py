@@ -62,8 +62,12 @@ def command(
     """
     if handler and ":" in handler and service is None:
         service, handler = handler, None
+    service = service or settings.project_settings().get("service")
     if service is None:
-        raise click.UsageError("name the service with --service MODULE, as for `protoflow run`")
+        raise click.UsageError(
+            "name the service with --service MODULE, as for `protoflow run`, or set `service` in "
+            "[tool.protoflow] of pyproject.toml"
+        )
     if (against or given["masks"]) and not (against and given["shadow"]):
         raise click.UsageError("--against and --mask compare shadow runs: give --shadow --against")
     if given["shadow"] and given["reprocess"]:

@@ -48,6 +48,7 @@ class Report:
         self._outputs = [0] * len(versions)
         #: Handlers may print; their texts go to stderr, so that only data is here.
         self._out = sys.stdout
+        self._on_terminal = sys.stderr.isatty()
         self._messages = 0
         self._different = 0
         #: The first message of each partition that was not handled.
@@ -125,15 +126,11 @@ class Report:
 
     # The summary.
 
-    def finish(self, published: int, stray: int, *, interrupted: bool) -> None:
-        """Prints the summary.
-
-        Args:
-            published: the number of published outputs.
-            stray: the number of captured messages that belong to no run.
-            interrupted: whether Ctrl-C ended the replay.
-        """
+    def finish(self, *, interrupted: bool) -> None:
+        """Prints the summary; `interrupted` says whether Ctrl-C ended the replay."""
         comparison = self._comparison
+        published = sum(each.transport.published for each in self._versions)
+        stray = sum(each.transport.stray for each in self._versions)
         if self._as_json:
             self._json(
                 {
@@ -172,6 +169,8 @@ class Report:
         return ExitCode.PARTLY if self.failed else ExitCode.DONE
 
     def _echo(self, text: str) -> None:
+        if self._on_terminal:
+            click.echo("\r\x1b[K", nl=False, err=True)  # removes the line of progress
         click.echo(text, file=self._out)
 
     def _json(self, value: Mapping[str, Any]) -> None:

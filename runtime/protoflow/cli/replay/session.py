@@ -91,11 +91,15 @@ async def replay(found: Sequence[Service], options: Options) -> ExitCode:
         report = Report(made, catalog, comparison, shadow=options.shadow, as_json=options.as_json)
         session = _Session(made, report, options, connection.transport)
         records = reader.read_topic(topic, start=options.start, end=options.end)
-        with contextlib.redirect_stdout(sys.stderr):
-            interrupted = await session.run(cast("AsyncGenerator[TopicRecord, None]", records))
-    published = sum(each.transport.published for each in made)
-    report.finish(published, sum(each.transport.stray for each in made), interrupted=interrupted)
-    return report.exit_code(interrupted=interrupted)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                await session.run(cast("AsyncGenerator[TopicRecord, None]", records))
+        except BaseException:
+            if session.read:  # the report says where to continue
+                report.finish(interrupted=session.interrupted)
+            raise
+    report.finish(interrupted=session.interrupted)
+    return report.exit_code(interrupted=session.interrupted)
 
 
 class _Session:
@@ -117,8 +121,18 @@ class _Session:
         self._schedulers: list[Scheduler] = []
         self._signals = 0
 
-    async def run(self, records: AsyncGenerator[TopicRecord, None]) -> bool:
-        """Runs until all is handled; returns whether a signal ended it."""
+    @property
+    def read(self) -> int:
+        """The number of messages that were read."""
+        return self._replay.read
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the replay."""
+        return self._signals > 0
+
+    async def run(self, records: AsyncGenerator[TopicRecord, None]) -> None:
+        """Runs until all is handled. Raises TransportError if the topic cannot be read."""
         with handled_signals(self._signalled):
             async with AsyncExitStack() as stack:
                 stack.callback(self._window.close)
@@ -131,7 +145,6 @@ class _Session:
                     self._schedulers.append(await stack.enter_async_context(running))
                 async with _progress(self._replay):
                     await self._replay.run(records, self._options.number)
-        return self._signals > 0
 
     def _failed(self) -> None:
         if self._options.stops:

@@ -53,9 +53,10 @@ async def read_topic(
             seen = await positions.look_again(database, number, _ALL, seen)
 
 
-def _number(place: Start | Point | None, otherwise: int) -> int:
-    is_position = isinstance(place, str) and not isinstance(place, Start)
-    return min(number_of(place), _LARGEST) if is_position else otherwise
+def _number(point: Start | Point | None, otherwise: int) -> int:
+    if isinstance(point, Start) or not isinstance(point, str):
+        return otherwise
+    return min(number_of(point), _LARGEST)
 
 
 async def _batch(

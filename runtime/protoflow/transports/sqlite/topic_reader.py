@@ -62,9 +62,10 @@ async def read_topic(
             await asyncio.sleep(_INTERVAL)
 
 
-def _position(place: Start | Point | None, otherwise: int) -> int:
-    is_position = isinstance(place, str) and not isinstance(place, Start)
-    return min(number_of(place), POSITION) if is_position else otherwise
+def _position(point: Start | Point | None, otherwise: int) -> int:
+    if isinstance(point, Start) or not isinstance(point, str):
+        return otherwise
+    return min(number_of(point), POSITION)
 
 
 def _page(connection: sqlite3.Connection, topic: str, first: int, last: int) -> Sequence[Delivery]:
