@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ProtoHandler,
     )
     from protoflow.scheduling.scheduler import Scheduler
+    from protoflow.service.single_handler import SingleHandler
     from protoflow.stats.handlers import Counters, HandlerStats
     from protoflow.transport.interface import Capabilities, Transport
     from protoflow.transport.kit.dead_letters import DeadLetters
@@ -71,9 +72,8 @@ class Service:
 
         self.config = config or Config()
         self._components = Components(self.config, middleware, clock, transport, dependencies)
-        self._lifetime = Lifetime(
-            self._components, None if lifespan is None else lambda: lifespan(self)
-        )
+        self._lifespan = None if lifespan is None else lambda: lifespan(self)
+        self._lifetime = Lifetime(self._components, self._lifespan)
         self._registry = self._components.registry
         self._publisher = self._components.publisher
         self._events = self._components.events
@@ -305,6 +305,12 @@ class Service:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         await self.stop()
+
+    def single_handler(self, transport: Transport) -> SingleHandler:
+        """Returns the runner of one handler on another transport; for the runtime."""
+        from protoflow.service.single_handler import SingleHandler
+
+        return SingleHandler(self._components, self._lifespan, transport)
 
     def pause(self, name: str) -> None:
         """Pauses a subscription until `resume`; running handlers continue.
