@@ -173,6 +173,12 @@ class MessagePublisher:
             return None
         return OutputRoutes(self._transport, transport, self._sent)
 
+    def use(self, transport: Transport) -> None:
+        """Publishes to another transport. It must be called before `open`."""
+        self._transport = transport
+        self.submitter = Submitter(transport, self._sent)
+        self._publish = self.submitter.publish
+
     def known(self, topics: Sequence[str]) -> None:
         """Notes topics that were already created or verified."""
         self._ensured.update(topics)

@@ -25,7 +25,7 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.kafka import broker_queries
 from protoflow.transports.kafka.connection import prefer, reach
 from protoflow.transports.kafka.consumers import group_joining_timeout
@@ -79,6 +79,7 @@ class KafkaTransport:
             ordered_replays=True,
             lag=True,
             reads_topics=True,
+            keeps_settled=True,
             broadcast=True,
             max_message_bytes=options.max_request_size,
             proves_killers=True,
@@ -271,10 +272,15 @@ class KafkaTransport:
         return self._publisher
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `protoflow.transport.TopicReader`."""
-        return read_topic(self._opened(), topic, start, follow)
+        return read_topic(self._opened(), topic, start, end, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
         """See `protoflow.transport.MessageFinder`."""

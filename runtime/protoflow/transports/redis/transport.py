@@ -21,7 +21,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.dead_letters import RedisDeadLetterStore
 from protoflow.transports.redis.foreign_stream import ForeignStream
@@ -129,10 +129,15 @@ class RedisTransport:
         return self._connection.problem
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `TopicReader`. Does not yield messages that every group has settled."""
-        return read_topic(self._connection, self._topics, topic, start, follow=follow)
+        return read_topic(self._connection, self._topics, topic, start, end, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
         """See `MessageFinder`. Does not find messages that every group has settled."""

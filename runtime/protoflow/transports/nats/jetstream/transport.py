@@ -21,7 +21,7 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.nats.jetstream import foreign_consumer
 from protoflow.transports.nats.jetstream.api import API, JSON, STREAM_NOT_FOUND, APIError
 from protoflow.transports.nats.jetstream.buffers import Buffer, OrderedBuffer
@@ -79,6 +79,7 @@ class JetStreamTransport:
             leases=True,
             lag=True,
             reads_topics=True,
+            keeps_settled=True,
             broadcast=True,
             proves_killers=True,
             sources=True,
@@ -184,10 +185,15 @@ class JetStreamTransport:
         return self._connection.problem
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """As `TopicReader.read_topic`."""
-        return read_topic(self._api, self._names, topic, start, follow)
+        return read_topic(self._api, self._names, topic, start, end, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
         """As `MessageFinder.find_message`."""
