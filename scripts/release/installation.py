@@ -2,6 +2,7 @@
 
 It needs only the standard library, so it also runs inside a container or a chroot:
 
+    python3.13 scripts/release/installation.py WHEEL core
     python3.13 scripts/release/installation.py WHEEL extras kafka nats
     python3.13 scripts/release/installation.py WHEEL suite TREE [CONSTRAINTS]
 """
@@ -104,6 +105,27 @@ def use_extra(wheel: Path, extra: str) -> str:
         return "" if fine or named else command.stdout + command.stderr
 
 
+#: A message on SQLite, without an extra.
+MESSAGE = """
+import asyncio, protoflow
+async def main():
+    async with protoflow.connect("sqlite:///queue.db") as publisher:
+        return len(await publisher.publish_data("orders", "/shop", {"id": 7}))
+print("published on SQLite, id of", asyncio.run(main()), "characters")
+"""
+
+
+def use_core(wheel: Path) -> str:
+    """Installs the wheel without an extra, and publishes a message."""
+    with tempfile.TemporaryDirectory(prefix="protoflow-core-") as directory:
+        made = Environment(Path(directory))
+        made.install(wheel)
+        done = made.run("python", "-c", MESSAGE)
+        if done.returncode:
+            sys.exit(done.stderr)
+        return done.stdout.strip()
+
+
 def use_all(wheel: Path, tree: Path, constraints: Path | None) -> str:
     """Runs the suite from a tree that has no sources of its own; returns its last lines."""
     with tempfile.TemporaryDirectory(prefix="protoflow-all-") as directory:
@@ -126,6 +148,9 @@ def use_all(wheel: Path, tree: Path, constraints: Path | None) -> str:
 def main(wheel: str, what: str, *arguments: str) -> None:
     """Does what the arguments say; exits with 1 and the reason if something fails."""
     file = Path(wheel).resolve()
+    if what == "core":
+        print(use_core(file))
+        return
     if what == "suite":
         constraints = Path(arguments[1]).resolve() if arguments[1:] else None
         print(use_all(file, Path(arguments[0]).resolve(), constraints))
