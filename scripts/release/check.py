@@ -45,7 +45,7 @@ def main(wanted: list[str]) -> int:
         try:
             for line in part():
                 print(f"  {line}", flush=True)
-        except Failed as problem:
+        except (Failed, AssertionError) as problem:
             failed.append(name)
             print(f"  FAILED: {problem}", flush=True)
         print(f"  {time.monotonic() - started:.0f} s", flush=True)
