@@ -131,7 +131,7 @@ def use_all(wheel: Path, tree: Path, constraints: Path | None) -> str:
     with tempfile.TemporaryDirectory(prefix="protoflow-all-") as directory:
         made = Environment(Path(directory))
         bound = ["--constraint", constraints] if constraints else []
-        made.install(f"{wheel}[all,testing]", *TOOLS, *bound)
+        made.install(f"{wheel}[all,psycopg,sqlalchemy,testing]", *TOOLS, *bound)
         where = made.run("python", "-c", "import protoflow; print(protoflow.__file__)").stdout
         if not where.startswith(str(made.directory.resolve())):
             sys.exit(f"protoflow is imported from {where}, not from the installed wheel")
