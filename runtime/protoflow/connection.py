@@ -13,6 +13,7 @@ from protoflow.clock import Clock
 from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
+from protoflow.error_codes import NOT_PUBLISHING
 from protoflow.errors import ConfigError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
@@ -74,6 +75,7 @@ def transport_settings(config: Config, clock: Clock, name: str = DEFAULT) -> Tra
         require_subscriber=config.require_subscriber,
         on_lost_position=config.on_lost_position,
         topology=config.topology,
+        sources=Routes(config).sources(name),
     )
 
 
@@ -286,4 +288,6 @@ class SyncConnection:
 
 
 def _not_open() -> ProtoflowError:
-    return ProtoflowError("not open: publish within `with protoflow.connect_sync(...)`")
+    return ProtoflowError(
+        "not open: publish within `with protoflow.connect_sync(...)`", code=NOT_PUBLISHING
+    )

@@ -16,6 +16,7 @@ from protoflow.config.named_transports import DEFAULT
 from protoflow.connection import transport_for, warn_of_memory
 from protoflow.contract.spec import Effects
 from protoflow.contract.topics import TopologyMode
+from protoflow.error_codes import DATABASE, MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
@@ -169,6 +170,9 @@ class Components:
         )
         await self.transport.ensure(topology, self.config.topology)
         self.publisher.known(topology.topics)
+        if self.publisher.framed is not None:
+            declared = (one.publication for one in registry.registrations)
+            await self.publisher.framed.prepare(filter(None, declared))
         self._warn_of_unused(topology, events)
         return schedulers
 
@@ -195,7 +199,7 @@ class Components:
 
         self._outputs_once = not rehearsal and any(one.registration.publication for one in once)
         if wrong := list(problems(once, self.inbox, self.config)):
-            raise ConfigError(wrong)
+            raise ConfigError(wrong, code=DATABASE)
         if self.inbox is None:
             return None
         return InboxRuns(self.inbox, self.destination, rehearsal=rehearsal)
@@ -204,6 +208,7 @@ class Components:
 def _chain(middleware: Chain | Sequence[Middleware] | None, dependencies: Dependencies) -> Chain:
     if isinstance(middleware, Chain) and dependencies.keys() & {"hooks", "outbox"}:
         raise ConfigError(
-            "`middleware` is a complete chain; pass hooks and outbox to default_chain, too"
+            "`middleware` is a complete chain; pass hooks and outbox to default_chain, too",
+            code=MIDDLEWARE,
         )
     return chain_of(middleware, default_chain(dependencies))
