@@ -59,11 +59,18 @@ class Worker:
             return None
         code = self.process.poll()
         if code is not None:
+            self._forget(self.process.pid)
             self.process = None
             if now - self._started > _STABLE:
                 self._backoff.reset()
             self._due = now + self._backoff.next()
         return code
+
+    def _forget(self, pid: int) -> None:
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            from protoflow.observability.application_metrics import forget_process
+
+            forget_process(pid)
 
     def signal(self, number: int) -> None:
         """Sends a signal if the process runs."""

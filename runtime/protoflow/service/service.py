@@ -420,6 +420,13 @@ class Service:
         """
         return self._inspection.asgi_app()
 
+    def asgi_lifespan(self, app: ASGIApplication) -> ASGIApplication:
+        """Returns an ASGI application with which the service starts and stops: it starts after
+        `app` has started, and drains before `app` stops."""
+        from protoflow.service.asgi_lifespan import AsgiLifespan
+
+        return AsgiLifespan(app, self.start, self.stop)
+
     async def stop_web_ui(self) -> None:
         """Closes the ports; `stop` calls it."""
         await self._inspection.stop_web_ui()

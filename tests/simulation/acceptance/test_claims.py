@@ -20,7 +20,7 @@ URLS = {
 #: What is not simulated.
 MISSING = {
     "sqlite": {"broadcast", "reads_topics", "max_message_bytes"},
-    "jetstream": {"broadcast", "keeps_settled", "reads_topics", "sources"},
+    "jetstream": {"broadcast", "reads_topics", "keeps_settled", "sources"},
     "rabbitmq": {"broadcast", "sources"},
     "kafka": {
         "atomic", "atomic_on_demand", "broadcast", "keeps_settled", "ordered_sources",
