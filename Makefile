@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt generated brokers acceptance faults plans postgresql-servers redis-memory redis-servers fuzz simulate traces bench docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance faults plans postgresql-servers redis-memory redis-servers fuzz simulate traces bench docs release-check
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -80,3 +80,10 @@ docs: setup ## Write the tables in docs/ that come from the code, and build the 
 	PYTHONPATH=runtime $(PY) scripts/docs.py
 	PYTHONPATH=runtime $(PY) -m tests.parity.items > docs/parity.md
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build
+
+release-check: $(VENV)/.release ## Check a release: build, contents, metadata, installs, floors, bill of materials: ARGS="build floors"
+	@$(PY) -m scripts.release.check $(ARGS)
+
+$(VENV)/.release: $(STAMP)
+	$(PY) -m pip install --quiet --group release
+	@touch $@

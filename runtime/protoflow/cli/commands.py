@@ -40,12 +40,16 @@ COMMANDS = {
         "protoflow.cli.breaking.command", "Show what a changed contract does to messages."
     ),
     "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker."),
+    "schemas": Row(
+        "protoflow.cli.registry", "Compare schemas with the schema registry, or register them."
+    ),
     "export": Row(
         "protoflow.cli.export.command", "Print manifests for Kubernetes, KEDA or systemd."
     ),
     "doctor": Row(
         "protoflow.cli.doctor", "Check the installation and the connection to the broker."
     ),
+    "explain": Row("protoflow.cli.explain", "Show the cause and the fix of an error code."),
     "config": Row("protoflow.cli.config", "Show the settings and their origins."),
     "version": Row("protoflow.cli.version", "Show versions."),
 }

@@ -11,6 +11,7 @@ from protoflow.contract.catalog import Catalog
 from protoflow.contract.names import NameResolver
 from protoflow.contract.spec import PublicationSpec
 from protoflow.deployment import subscriptions
+from protoflow.error_codes import RESOLVED_CONTRACT
 from protoflow.errors import ConfigError
 from protoflow.registrations.subscription_plan import HandlerPlan
 from protoflow.routing.transport import claims_of
@@ -70,7 +71,7 @@ def physical(template: str, config: Config) -> str:
     names = NameResolver(config.namespace, config.variables)
     found = names.physical(template, "topic")
     if names.problems:
-        raise ConfigError(names.problems)
+        raise ConfigError(names.problems, code=RESOLVED_CONTRACT)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from typing import Any
 
 import click
@@ -53,6 +54,10 @@ def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **opti
 def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -> int:
     if workers > 1 and reload:
         raise click.UsageError("--reload runs one process; leave out --workers")
+    if workers > 1 and not hasattr(signal, "SIGKILL"):
+        raise click.UsageError(
+            "this system cannot ask a process to drain; leave out --workers and start several"
+        )
     transport, file = options["transport"], options["config_file"]
     passed = [f"--log-format={options['log_format']}", f"--log-level={options['log_level']}"]
     passed += [f"--transport={transport}"] if transport else []

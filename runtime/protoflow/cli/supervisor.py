@@ -23,6 +23,8 @@ _PARENT_POLL = 1.0
 _STABLE = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _SOURCES = (".py", ".toml")
+#: Windows has one way to end a process.
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 class Worker:
@@ -89,7 +91,7 @@ class Signals:
     def _received(self, number: int, _frame: object) -> None:
         self.count += 1
         for worker in self._workers:
-            worker.signal(signal.SIGKILL if self.count > 2 else signal.SIGTERM)
+            worker.signal(_KILL if self.count > 2 else signal.SIGTERM)
 
 
 def run_workers(

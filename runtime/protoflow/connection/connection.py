@@ -68,6 +68,7 @@ def transport_settings(config: Config, clock: Clock, name: str = DEFAULT) -> Tra
         require_subscriber=config.require_subscriber,
         on_lost_position=config.on_lost_position,
         topology=config.topology,
+        sources=Routes(config).sources(name),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
+from protoflow.error_codes import NOT_PUBLISHING, OTHER_LOOP
 from protoflow.errors import ProtoflowError
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ class LoopThread:
             coroutine.close()
             raise ProtoflowError(
                 "called on the event loop of the connection itself, which would wait for ever; "
-                "call it in another thread"
+                "call it in another thread",
+                code=OTHER_LOOP,
             )
         future = self.submit(coroutine)
         try:
@@ -86,5 +88,6 @@ def closed() -> ProtoflowError:
     """Returns the error of a call after the end, or that the end interrupted."""
     return ProtoflowError(
         "not open: the connection was closed; if it was closed during the call, it is unknown "
-        "whether the message was published"
+        "whether the message was published",
+        code=NOT_PUBLISHING,
     )

@@ -13,6 +13,7 @@ from protoflow.database.postgresql import (
 )
 from protoflow.database.sqlalchemy import SQLAlchemyConnection, session_connection
 from protoflow.database.sqlite import AiosqliteConnection, SQLiteConnection, SyncSQLiteConnection
+from protoflow.error_codes import DATABASE
 from protoflow.errors import ConfigError
 
 _SESSIONS: Final = {"sqlalchemy AsyncSession", "sqlalchemy async_scoped_session"}
@@ -47,7 +48,7 @@ async def adapt(connection: object) -> DatabaseConnection:
     for name in names:
         if name in _ASYNC:
             return _ASYNC[name](connection)
-    raise ConfigError(_problem(connection, names, _ASYNC, _SYNC, "connect_sync"))
+    raise ConfigError(_problem(connection, names, _ASYNC, _SYNC, "connect_sync"), code=DATABASE)
 
 
 def adapt_sync(connection: object) -> SyncDatabaseConnection:
@@ -63,7 +64,7 @@ def adapt_sync(connection: object) -> SyncDatabaseConnection:
     for name in names:
         if name in _SYNC:
             return _SYNC[name](connection)
-    raise ConfigError(_problem(connection, names, _SYNC, _ASYNC, "connect"))
+    raise ConfigError(_problem(connection, names, _SYNC, _ASYNC, "connect"), code=DATABASE)
 
 
 def _of_driver(connection: Any) -> object:

@@ -18,6 +18,7 @@ from protoflow.database import (
     TransactionWatch,
     adapt,
 )
+from protoflow.error_codes import DATABASE, DATABASE_TABLE
 from protoflow.errors import ConfigError, PublishError
 from protoflow.message import Message
 from protoflow.outbox.tables import insertion
@@ -120,7 +121,7 @@ def bind(
 def refuse_autocommit(connection: DatabaseConnection | SyncDatabaseConnection) -> None:
     """Raises ConfigError if messages would be committed immediately."""
     if connection.autocommits:
-        raise ConfigError(_NO_TRANSACTION)
+        raise ConfigError(_NO_TRANSACTION, code=DATABASE)
 
 
 def explain(error: Exception, dialect: Dialect) -> None:
@@ -130,7 +131,8 @@ def explain(error: Exception, dialect: Dialect) -> None:
         raise PublishError(
             "the database of the connection has no table for the message: "
             f"{text.splitlines()[0]}; start the relay once, or create the tables of "
-            f'protoflow.outbox.schema("{dialect}") in a migration'
+            f'protoflow.outbox.schema("{dialect}") in a migration',
+            code=DATABASE_TABLE,
         ) from error
 
 

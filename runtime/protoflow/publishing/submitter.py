@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
+from protoflow.error_codes import NO_DELAY, TOO_LARGE
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.stats.handlers import SentMessages
@@ -85,10 +86,11 @@ def refusal(messages: Sequence[Message], capabilities: Capabilities) -> PublishR
     limit = capabilities.max_message_bytes
     for message in messages:
         if message.delay > 0 and (text := delay_problem(message, capabilities)):
-            return PublishRefusedError(text)
+            return PublishRefusedError(text, code=NO_DELAY)
         if limit is not None and message.payload is not None and len(message.payload) > limit:
             return PublishRefusedError(
                 f"an output of {len(message.payload)} bytes to {message.topic} is refused: "
-                f"the broker takes {limit}"
+                f"the broker takes {limit}",
+                code=TOO_LARGE,
             )
     return None

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError, ConfigError, PublishError, TransportError
 from protoflow.message import Message
 from protoflow.routing.dead_letters import RoutedDeadLetterStore
@@ -128,7 +129,7 @@ class RoutedTransport:
         name = self.routes.consumed_from(topic, group)
         part = self.parts[name]
         if not (part.capabilities.lag and isinstance(part, LagReader)):
-            raise CapabilityError(f"the transport {name} does not report lag")
+            raise CapabilityError(f"the transport {name} does not report lag", code=NOT_SHOWN)
         return await part.lag(topic, group)
 
     def read_topic(
@@ -137,7 +138,7 @@ class RoutedTransport:
         """Reads a topic. Raises CapabilityError if its transport cannot."""
         part = self.part_with(topic)
         if not isinstance(part, TopicReader):
-            raise CapabilityError(f"the transport of {topic} cannot read topics")
+            raise CapabilityError(f"the transport of {topic} cannot read topics", code=NOT_SHOWN)
         return part.read_topic(topic, start=start, follow=follow)
 
     def part_with(self, topic: str) -> Transport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from protoflow.error_codes import NOT_RUNNING
 from protoflow.errors import RegistrationError
 from protoflow.scheduling.scheduler import Scheduler
 
@@ -36,7 +37,9 @@ class Running:
             if name == scheduler.settings.name or name in handlers:
                 return scheduler
         known = ", ".join(scheduler.settings.name for scheduler in self.subscriptions)
-        raise RegistrationError(f"{name}: no such subscription runs; there are {known or 'none'}")
+        raise RegistrationError(
+            f"{name}: no such subscription runs; there are {known or 'none'}", code=NOT_RUNNING
+        )
 
     def problems(self) -> dict[str, str]:
         """Returns the problems, by subscription or `service`."""

@@ -16,6 +16,7 @@ from protoflow.config.named_transports import DEFAULT
 from protoflow.connection import transport_for, warn_of_memory
 from protoflow.contract.spec import Effects
 from protoflow.contract.topics import TopologyMode
+from protoflow.error_codes import DATABASE, MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
@@ -165,6 +166,9 @@ class Components:
         )
         await self.transport.ensure(topology, self.config.topology)
         self.publisher.known(topology.topics)
+        if self.publisher.framed is not None:
+            declared = (one.publication for one in registry.registrations)
+            await self.publisher.framed.prepare(filter(None, declared))
         self._warn_of_unused(topology, events)
         return schedulers
 
@@ -188,13 +192,14 @@ class Components:
 
         self._outputs_once = any(one.registration.publication for one in once)
         if wrong := list(problems(once, self._inbox, self.config)):
-            raise ConfigError(wrong)
+            raise ConfigError(wrong, code=DATABASE)
         return None if self._inbox is None else InboxRuns(self._inbox, self.destination)
 
 
 def _chain(middleware: Chain | Sequence[Middleware] | None, dependencies: Dependencies) -> Chain:
     if isinstance(middleware, Chain) and dependencies.keys() & {"hooks", "outbox"}:
         raise ConfigError(
-            "`middleware` is a complete chain; pass hooks and outbox to default_chain, too"
+            "`middleware` is a complete chain; pass hooks and outbox to default_chain, too",
+            code=MIDDLEWARE,
         )
     return chain_of(middleware, default_chain(dependencies))

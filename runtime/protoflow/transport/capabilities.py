@@ -38,6 +38,8 @@ class Capabilities:
         proves_killers: start marks survive the process (`Isolation`), so a process killer is
             proved and dead-lettered. Without it, a suspect runs alone with growing waits and is
             not dead-lettered.
+        sources: topics can be consumed from existing places of other programs.
+        ordered_sources: such a topic keeps the order that `per_key` and `per_partition` promise.
         ordering_option: the transport option with which it claims `per_key` or `per_partition`, if
             it does not without it.
     """
@@ -66,6 +68,8 @@ class Capabilities:
     broadcast: bool = False
     max_message_bytes: int | None = None
     proves_killers: bool = False
+    sources: bool = False
+    ordered_sources: bool = False
     ordering_option: str = ""
 
 

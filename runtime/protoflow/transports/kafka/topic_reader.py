@@ -8,7 +8,6 @@ from aiokafka.errors import KafkaError
 
 from protoflow.contract.spec import Start
 from protoflow.transport.topic_reader import TopicRecord
-from protoflow.transports.kafka import names
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.topic_scan import as_record, open_scan
@@ -19,7 +18,7 @@ async def read_topic(
 ) -> AsyncIterator[TopicRecord]:
     """Yields the committed messages of a topic; see `TopicReader`."""
     try:
-        async with open_scan(context, names.physical(topic)) as scan:
+        async with open_scan(context, context.physical(topic)) as scan:
             ends = await scan.ends()
             starts = await scan.starts(start, ends)
             async for record in scan.records(starts, ends, follow=follow):

@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
@@ -80,7 +81,7 @@ async def open_scan(context: KafkaContext, topic: str) -> AsyncIterator[TopicSca
     """Opens a scan of a topic. Raises TopologyError if the topic is missing."""
     found = await describe(context.admin, [topic])
     if topic not in found:
-        raise TopologyError(f"kafka: topic {topic} is missing")
+        raise TopologyError(f"kafka: topic {topic} is missing", code=TOPOLOGY_MISSING)
     tps = [TopicPartition(topic, partition["partition"]) for partition in found[topic]]
     consumer = free_consumer(context)
     try:

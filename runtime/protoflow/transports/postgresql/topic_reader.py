@@ -7,6 +7,7 @@ import heapq
 from collections.abc import AsyncIterator
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.postgresql import positions
@@ -24,7 +25,7 @@ async def read_topic(
     """Yields the messages of a topic; see `TopicReader`."""
     rows = await database.fetch("SELECT id FROM {s}.topics WHERE name = $1", topic)
     if not rows:
-        raise TopologyError(f"topic {topic} is missing")
+        raise TopologyError(f"topic {topic} is missing", code=TOPOLOGY_MISSING)
     number = rows[0][0]
     place = positions.START
     if start is Start.LATEST:

@@ -9,6 +9,7 @@ from typing import Final
 
 from protoflow.contract.spec import Start
 from protoflow.database.interface import Dialect, Insertion
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -132,7 +133,8 @@ class PostgresTransport:
             if lacking:
                 raise TopologyError(
                     f"missing in schema {self._database.schema}: {', '.join(lacking)}; start once"
-                    " with topology mode create"
+                    " with topology mode create",
+                    code=TOPOLOGY_MISSING,
                 )
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:

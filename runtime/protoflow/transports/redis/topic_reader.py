@@ -24,6 +24,7 @@ async def read_topic(
     places = {
         stream: await _begin(connection, stream, start) for stream in await topics.streams(topic)
     }
+    own = topics.is_own(topic)
     lasts = dict.fromkeys(places, b"+")
     if not follow:  # messages that arrive after this are not read
         lasts = {stream: await last_id(connection, stream) or b"0-0" for stream in places}
@@ -39,7 +40,7 @@ async def read_topic(
         for _, stream, entry in merged:
             places[stream] = b"(" + entry[0]
             if group_of(entry[1]) is None:
-                yield as_record(TopicRecord, topic, entry)
+                yield as_record(TopicRecord, topic, entry, own=own)
         if not ends and not follow:
             return
         if not ends:

@@ -24,10 +24,12 @@ from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.dead_letters import RedisDeadLetterStore
+from protoflow.transports.redis.foreign_stream import ForeignStream
 from protoflow.transports.redis.lag import read_lag
 from protoflow.transports.redis.message_finder import find_message
 from protoflow.transports.redis.options import RedisOptions
 from protoflow.transports.redis.publisher import RedisPublisher
+from protoflow.transports.redis.source_subscription import SourceSubscription
 from protoflow.transports.redis.subscription import RedisSubscription
 from protoflow.transports.redis.topic_reader import read_topic
 from protoflow.transports.redis.topics import Topics
@@ -58,6 +60,7 @@ class RedisTransport:
             broadcast=True,
             max_message_bytes=options.max_message_bytes,
             proves_killers=True,
+            sources=True,
         )
         self._connection = RedisConnection(settings, options)
         self._topics = Topics(self._connection)
@@ -94,12 +97,30 @@ class RedisTransport:
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> RedisSubscription:
         """Joins the group; creates it if necessary."""
+        if settings.source is not None:
+            return await self._subscribe_to_source(settings, listener)
         group = f"{settings.group}~{uuid.uuid4().hex}" if settings.broadcast else settings.group
         await self._topics.join(settings, group=group)
         shards = await self._topics.shards(settings.topic)
         subscription = RedisSubscription(
             self._connection, self._topics, settings, listener, group, shards
         )
+        self._subscriptions.append(subscription)
+        return subscription
+
+    async def _subscribe_to_source(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> RedisSubscription:
+        """Joins a group of other programs, and the group's own stream of retries."""
+        own = self._topics.own(settings)
+        await self._topics.join(own, group=own.group)
+        shards = await self._topics.shards(own.topic)
+        foreign = ForeignStream(self._connection, settings, settings.topic, shards)
+        await foreign.waiting()  # raises TopologyError if there is no group
+        subscription = SourceSubscription(
+            foreign, self._publisher, settings.topic,
+            self._connection, self._topics, own, listener, own.group, shards,
+        )  # fmt: skip
         self._subscriptions.append(subscription)
         return subscription
 

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.message import Delivery
 from protoflow.transport.topic_reader import TopicRecord
@@ -35,7 +36,7 @@ async def read_topic(
         lambda connection: connection.execute(_TOPIC, (topic,)).fetchone(), writes=False
     )
     if found is None:
-        raise TopologyError(f"topic {topic} is missing")
+        raise TopologyError(f"topic {topic} is missing", code=TOPOLOGY_MISSING)
     number, upcoming = found
     base = number << TOPIC_SHIFT
     sequence = base + (upcoming if start is Start.LATEST else 0)

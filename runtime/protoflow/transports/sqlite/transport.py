@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import SERVER_TOO_OLD, TOPOLOGY_MISSING
 from protoflow.errors import ConnectionFailedError, ProtoflowError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -75,7 +76,8 @@ class SqliteTransport(Database):
         """Opens the file; creates or migrates its tables."""
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise ConnectionFailedError(
-                f"SQLite {sqlite3.sqlite_version} is too old, 3.35 or newer is needed"
+                f"SQLite {sqlite3.sqlite_version} is too old, 3.35 or newer is needed",
+                code=SERVER_TOO_OLD,
             )
         await self.connect_file()
         self._opened = True
@@ -111,7 +113,8 @@ class SqliteTransport(Database):
             if lacking:
                 raise TopologyError(
                     f"missing in {os.path.basename(self.path)}: {', '.join(lacking)}; start once"
-                    " with topology mode create"
+                    " with topology mode create",
+                    code=TOPOLOGY_MISSING,
                 )
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:

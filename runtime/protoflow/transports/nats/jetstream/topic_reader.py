@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
@@ -28,7 +29,7 @@ async def read_topic(
     stream, subject = names.stream(topic), names.all_of(topic)
     info = await api.stream(stream)
     if info is None:
-        raise TopologyError(f"stream {stream} of topic {topic} is missing")
+        raise TopologyError(f"stream {stream} of topic {topic} is missing", code=TOPOLOGY_MISSING)
     first, last = info["state"]["first_seq"], info["state"]["last_seq"]
     sequence = last + 1 if start is Start.LATEST else first
     if isinstance(start, float):
