@@ -45,6 +45,8 @@ class File:
         module: its Python module path without suffix, for example `shop.v1.orders`.
         ours: the extensions that are Protoflow's options in this file; see `ours`.
         clashing: Protoflow's extensions whose numbers another extension in its imports has, too.
+        numbers: the numbers of Protoflow's extensions in the request, by those that the plugin
+            has; empty if they are the same.
     """
 
     def __init__(self, proto: FileDescriptorProto) -> None:
@@ -54,6 +56,7 @@ class File:
         self.module = module_stem(self.name)
         self.ours: frozenset[Any] = frozenset()
         self.clashing: Mapping[Any, Any] = {}
+        self.numbers: Mapping[int, int] = {}
 
     @cached_property
     def imports(self) -> tuple[str, ...]:
@@ -70,6 +73,8 @@ class File:
 
     def position(self, path: tuple[int, ...]) -> tuple[int, int] | None:
         """Returns line and column, from 1, of the longest known prefix of a path."""
+        if self.numbers:
+            path = tuple(self.numbers.get(step, step) for step in path)
         for end in range(len(path), -1, -1):
             if found := self._positions.get(path[:end]):
                 return found

@@ -12,6 +12,7 @@
     │   ├── TopologyError           a topic, queue or stream is missing or differs
     │   └── PublishError            the broker did not store a message
     │       └── PublishRefusedError     ... and never will: too large, not authorised
+    ├── SchemaRegistryError    the schema registry cannot be reached, or refused a schema
     ├── DecodeError            a payload is not a message of its type
     ├── InvalidMessageError    a message violates the rules of its contract (a ValueError too)
     ├── DeadLetterNotFoundError
@@ -144,6 +145,19 @@ class PublishRefusedError(PublishError):
     """The broker refused a message permanently: too large, malformed or not authorised."""
 
     code = error_codes.REFUSED
+
+
+class SchemaRegistryError(ProtoflowError):
+    """The schema registry cannot be reached, or refused a schema.
+
+    Attributes:
+        temporary: whether the same request may succeed later: the registry could not be reached,
+            or was overloaded.
+    """
+
+    def __init__(self, problem: str, *, temporary: bool = False) -> None:
+        self.temporary = temporary
+        super().__init__(problem)
 
 
 class DecodeError(ProtoflowError):

@@ -71,14 +71,16 @@ def derived_id(*parts: object) -> str:
     text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
     digest = hashed(text, digest_size=16).digest()
     # 26 characters of 5 bits hold 130 bits, so the first is at most 7.
-    high, low = int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big")
+    # Three numbers, because arithmetic with larger ones is slow.
+    high, middle = int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:11], "big")
+    low = int.from_bytes(digest[11:], "big")
     pairs = _PAIRS
     return (
         f"{pairs[high >> 40]}{pairs[high >> 30 & 1023]}{pairs[high >> 20 & 1023]}"
         f"{pairs[high >> 10 & 1023]}{pairs[high & 1023]}"
-        f"{pairs[low >> 70]}{pairs[low >> 60 & 1023]}{pairs[low >> 50 & 1023]}"
-        f"{pairs[low >> 40 & 1023]}{pairs[low >> 30 & 1023]}{pairs[low >> 20 & 1023]}"
-        f"{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
+        f"{pairs[middle >> 30]}{pairs[middle >> 20 & 1023]}{pairs[middle >> 10 & 1023]}"
+        f"{pairs[middle & 1023]}"
+        f"{pairs[low >> 30]}{pairs[low >> 20 & 1023]}{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
     )
 
 

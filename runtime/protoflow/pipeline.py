@@ -55,6 +55,7 @@ class HandlerSpec:
         pause_for: pauses the subscription for a reason and turns readiness red; None ends this.
         journal: records the outcomes of messages, if there is a journal.
         transport: the name of the transport from which the handler consumes.
+        source: the name at the broker of the existing place that it consumes; empty: its topic.
     """
 
     name: str
@@ -75,6 +76,7 @@ class HandlerSpec:
     pause_for: Callable[[str, bool], None] = lambda _reason, _paused: None
     journal: HandlerJournal | None = None
     transport: str = "default"
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,9 @@ def command(
     if as_json:
         output.as_json(rows)
     else:
-        columns = ("topic", "group", "waiting", "oldest_s", "note")
+        columns: tuple[str, ...] = ("topic", "group", "waiting", "oldest_s", "note")
+        if any(row["source"] for row in rows):
+            columns = ("topic", "source", *columns[1:])
         output.table(rows, columns, empty="the contract has no method that consumes")
 
 
@@ -61,7 +63,7 @@ async def _read(config: Config, subscriptions: list[SubscriptionSettings]) -> li
 async def _row(
     one: SubscriptionSettings, reader: Transport, silent: Mapping[str, str]
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"topic": one.topic, "group": one.group}
+    row: dict[str, Any] = {"topic": one.topic, "source": str(one.source or ""), "group": one.group}
     nothing = {"waiting": None, "oldest_s": None}
     if not isinstance(reader, LagReader):
         return row | nothing | {"note": silent[one.transport]}

@@ -75,12 +75,22 @@ def physical(template: str, config: Config) -> str:
     return found
 
 
+def _consumed(catalog: Catalog, config: Config) -> set[str]:
+    """Returns the physical topics of a contract, without those whose variables have no values."""
+    found: set[str] = set()
+    for method in catalog.methods:
+        names = NameResolver(config.namespace, config.variables)
+        topic = names.physical(method.topic, "topic")
+        if not names.problems:
+            found.add(topic)
+    return found
+
+
 def topic_named(name: str, catalog: Catalog, config: Config) -> str:
     """Returns the broker's topic for a message type, a topic of the contract, or itself."""
     spec = catalog.message(name)
     if spec is not None and spec.topic:
         return physical(spec.topic, config)
-    known = {physical(method.topic, config) for method in catalog.methods}
-    if name in known or ".." in name:
+    if ".." in name or name in _consumed(catalog, config):
         return name
     return physical(name, config)

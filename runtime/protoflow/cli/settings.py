@@ -19,7 +19,7 @@ from protoflow.errors import ConfigError
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: The allowed keys of `[tool.protoflow]`.
-_KNOWN = {"config": str, "contract": str, "generate": dict}
+_KNOWN = {"config": str, "contract": str, "service": str, "generate": dict}
 
 _OPTIONS = (
     click.option("--transport", metavar="URL", help="URL of the broker."),

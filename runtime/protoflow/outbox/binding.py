@@ -17,7 +17,6 @@ from protoflow.database import (
     SyncDatabaseConnection,
     TransactionWatch,
     adapt,
-    adapt_sync,
 )
 from protoflow.error_codes import DATABASE, DATABASE_TABLE
 from protoflow.errors import ConfigError, PublishError
@@ -143,7 +142,7 @@ class SyncBoundPublisher:
     Args:
         publisher: encodes, on its event loop.
         destination: selects where messages are written.
-        connection: a connection of psycopg or sqlite3; it is used in the caller's thread.
+        connection: the connection; it is used in the caller's thread.
         run: runs a coroutine on the event loop of the publisher, and waits.
         call: calls a function on that event loop, without waiting.
     """
@@ -152,13 +151,13 @@ class SyncBoundPublisher:
         self,
         publisher: MessagePublisher,
         destination: Destination,
-        connection: object,
+        connection: SyncDatabaseConnection,
         run: Callable[[Coroutine[Any, Any, Any]], Any],
         call: Callable[..., object],
     ) -> None:
         self._publisher = publisher
         self._destination = destination
-        self._connection = adapt_sync(connection)
+        self._connection = connection
         self._run = run
         self._call = call
 

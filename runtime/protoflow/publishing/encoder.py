@@ -78,7 +78,7 @@ class Encoder:
             self._tick(now)
         metadata[wire.CE_TIME] = self._time
         key = output.key
-        if key is None:
+        if key is None and bound.key is not None:
             key = bound.key(message)
         if key is not None:
             try:
@@ -175,7 +175,7 @@ class _Bound:
         self.topic = names.physical(publication.topic, f"{spec.type}: topic")
         self.encoding = spec.encoding or config.encoding
         self.check = check_of(spec, validator) if config.validate else None
-        self.key = _getter(spec, spec.partition_key)
+        self.key = _getter(spec, spec.partition_key) if spec.partition_key else None
         self.subject = _getter(spec, spec.subject) if spec.subject else None
         source = names.fill(spec.source or config.source, f"{spec.type}: source")
         if names.problems:
@@ -196,10 +196,8 @@ def base_metadata(spec: MessageSpec, source: str, encoding: Encoding) -> dict[st
     return metadata
 
 
-def _getter(spec: MessageSpec, name: str | None) -> Callable[[Any], Any]:
+def _getter(spec: MessageSpec, name: str) -> Callable[[Any], Any]:
     """Returns the reader of a field; an unset field gives None or an empty value."""
-    if name is None:
-        return lambda _message: None
     field = spec.message_class.DESCRIPTOR.fields_by_name[name]
     if field.has_presence:
         return lambda message: getattr(message, name) if message.HasField(name) else None

@@ -25,8 +25,10 @@ from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
 from protoflow.transport.capabilities import delay_problem
 from protoflow.transport.interface import Topology, TopologyMode, Transport
+from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
+    from protoflow.publishing.framed_encoder import FramedEncoder
     from protoflow.tracing.spans import PublishTracing
 
 
@@ -54,7 +56,13 @@ class MessagePublisher:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Makes spans; None if no tracer provider is configured.
         self.tracing: PublishTracing | None = None
-        self.encode = Encoder(config, clock.now)
+        #: The encoder, if it frames messages; None if the settings name no schema registry.
+        self.framed: FramedEncoder | None = None
+        if config.registry is not None:
+            from protoflow.publishing.framed_encoder import FramedEncoder
+
+            self.framed = FramedEncoder(config, clock)
+        self.encode = self.framed or Encoder(config, clock.now)
 
     async def outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
@@ -62,9 +70,23 @@ class MessagePublisher:
         """Publishes outputs and returns their ids. Raises PublishError, CapabilityError."""
         if asyncio.get_running_loop() is not self._loop:
             self._refuse()
-        messages = [self.encode(publication, output) for output in outputs]
+        try:
+            messages = [self.encode(publication, output) for output in outputs]
+        except Unprepared as needed:
+            messages = await self.encoded(publication, outputs, needed)
         await self.messages(messages, owned=True)
         return list(map(_id, messages))
+
+    async def encoded(
+        self, publication: PublicationSpec, outputs: Sequence[AnyOutput], needed: Unprepared
+    ) -> list[Message]:
+        """Returns outputs that could not be encoded at once. Raises SchemaRegistryError."""
+        while True:
+            await needed.prepare()
+            try:
+                return [self.encode(publication, output) for output in outputs]
+            except Unprepared as another:
+                needed = another
 
     async def messages(self, messages: Sequence[Message], *, owned: bool = False) -> None:
         """Publishes messages. Raises the first error; the others may be published.
@@ -150,6 +172,12 @@ class MessagePublisher:
         if not isinstance(self._transport, RoutedTransport):
             return None
         return OutputRoutes(self._transport, transport, self._sent)
+
+    def use(self, transport: Transport) -> None:
+        """Publishes to another transport. It must be called before `open`."""
+        self._transport = transport
+        self.submitter = Submitter(transport, self._sent)
+        self._publish = self.submitter.publish
 
     def known(self, topics: Sequence[str]) -> None:
         """Notes topics that were already created or verified."""

@@ -22,7 +22,7 @@ class BatchContext(Context):
     dropped when that input fails.
     """
 
-    __slots__ = ("_places", "causes", "items")
+    __slots__ = ("_found", "_places", "causes", "items")
 
     def __init__(
         self, items: Sequence[Context], delivery: Delivery, handler: str, group: str,
@@ -35,6 +35,8 @@ class BatchContext(Context):
         self.causes: list[int | None] = []
         # Keyed by object identity, because the items keep their messages alive.
         self._places: dict[int, int] = {}
+        # The last output and its index, which is needed several times.
+        self._found: tuple[AnyOutput | None, int | None] = (None, None)
 
     def cause_of(self, output: AnyOutput) -> Message:
         """Returns the input that the output names, or the first message of the batch."""
@@ -69,6 +71,7 @@ class BatchContext(Context):
         super().restart()
         self.causes = []
         self._places = {}
+        self._found = (None, None)
         for item in self.items:
             item.restart()
 
@@ -78,6 +81,14 @@ class BatchContext(Context):
         return None if index is None else self.items[index].next_position(output)
 
     def _index(self, output: AnyOutput) -> int | None:
+        last, place = self._found
+        if output is last:
+            return place
+        place = self._place(output)
+        self._found = (output, place)
+        return place
+
+    def _place(self, output: AnyOutput) -> int | None:
         cause = output.caused_by
         if cause is None:
             return None

@@ -30,6 +30,7 @@ from protoflow.scheduling.hop_state import is_reprocessed
 from protoflow.scheduling.invoke import Topics, all_outputs, ensure_topics, keep_result, results_of
 from protoflow.scheduling.threads import Threads
 from protoflow.transport.kit.backoff import Backoff
+from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
     from protoflow.database import DatabaseConnection, Insertion, SyncDatabaseConnection
@@ -116,6 +117,8 @@ class ExactlyOnce:
                 return await self.once(context, items, entries)
             except UnknownTopics:
                 await ensure_topics(self.topics, all_outputs(context))
+            except Unprepared as needed:
+                await needed.prepare()
             except BatchFailed as failed:
                 raise _single(failed, len(items)) from failed.__cause__
             except Exception as error:

@@ -31,9 +31,12 @@ from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import BYTES, MESSAGES, PublishNow, Windows
 from protoflow.sync_context import SyncContext
 from protoflow.transport.kit.backoff import Backoff
+from protoflow.unprepared import Unprepared
 
 T = TypeVar("T")
 
+#: Results that are taken from a thread at once.
+_TAKEN = 64
 #: Waits before the topics of outputs are made or verified again, in seconds.
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
@@ -117,7 +120,11 @@ def _unary(
             await decode_in_thread(decode_once, context)
         result = await call(decode_once(context), context)
         if result is not None:
-            keep_result(context, publication, result)
+            try:
+                keep_result(context, publication, result)
+            except Unprepared as needed:
+                await needed.prepare()
+                keep_result(context, publication, result)
         if context.outputs and topics.unknown(context.outputs):
             await ensure_topics(topics, context.outputs)
         return DONE
@@ -133,8 +140,13 @@ def _batched(
     async def run(_delivery: Delivery, context: Context) -> Outcome:
         result = await call(_batch(context), context)
         if result is not None and publication is not None:
-            keep_result(context, publication, result)
-        await ensure_topics(topics, all_outputs(context))
+            try:
+                keep_result(context, publication, result)
+            except Unprepared as needed:
+                await needed.prepare()
+                keep_result(context, publication, result)
+        if topics.unknown(outputs := all_outputs(context)):
+            await ensure_topics(topics, outputs)
         return DONE
 
     return run
@@ -143,7 +155,11 @@ def _batched(
 def all_outputs(context: Context) -> list[Message]:
     """Returns all outputs of a run so far, including those of a batch's messages."""
     items = context.items if isinstance(context, BatchContext) else ()
-    return [*context.outputs, *(message for item in items for message in item.outputs)]
+    outputs = [*context.outputs]
+    for item in items:
+        if item.outputs:
+            outputs += item.outputs
+    return outputs
 
 
 def _batch(context: Context) -> Batch[Any]:
@@ -165,12 +181,18 @@ def _streaming(
         try:
             async with aclosing(results_of(registration, given, context, threads)) as results:
                 async for result in results:
-                    size += keep_result(context, spec.publication, result)
+                    try:
+                        size += keep_result(context, spec.publication, result)
+                    except Unprepared as needed:
+                        await needed.prepare()
+                        size += keep_result(context, spec.publication, result)
                     if windowed and (len(context.outputs) >= MESSAGES or size >= BYTES):
-                        await ensure_topics(topics, context.outputs)
+                        if topics.unknown(context.outputs):
+                            await ensure_topics(topics, context.outputs)
                         await windows.send(context.take_outputs())
                         size = 0
-            await ensure_topics(topics, all_outputs(context))
+            if topics.unknown(outputs := all_outputs(context)):
+                await ensure_topics(topics, outputs)
             await windows.confirmed()
         finally:
             windows.forget()
@@ -179,33 +201,31 @@ def _streaming(
     return run
 
 
-async def results_of(
+def results_of(
     registration: Registration, given: Any, context: Context, threads: Threads
 ) -> AsyncGenerator[Any, None]:
-    """Yields the results of a stream handler."""
-    if not registration.sync:
-        results = registration.call(given, context)
-        if not hasattr(results, "__aiter__"):
-            if asyncio.iscoroutine(results):
-                results.close()
-            raise TypeError(
-                coded(
-                    f"{registration.name} must be an asynchronous generator (`async def` with"
-                    " `yield`)",
-                    HANDLER_RESULT,
-                )
-            )
-        async with aclosing(results):
-            async for result in results:
-                yield result
-        return
-    # Switching threads is costly, so a window of results is taken at once.
+    """Returns the results of a stream handler. Raises TypeError if it is no generator."""
+    if registration.sync:
+        return _results_in_thread(registration, given, context, threads)
+    results: AsyncGenerator[Any, None] = registration.call(given, context)
+    if not hasattr(results, "__aiter__"):
+        if asyncio.iscoroutine(results):
+            results.close()
+        text = f"{registration.name} must be an asynchronous generator (`async def` with `yield`)"
+        raise TypeError(coded(text, HANDLER_RESULT))
+    return results
+
+
+async def _results_in_thread(
+    registration: Registration, given: Any, context: Context, threads: Threads
+) -> AsyncGenerator[Any, None]:
+    # Switching threads is costly, so several results are taken at once.
     sync = _sync(context, threads)
     iterator: Iterator[Any] = iter(
         await _held(lambda: registration.call(given, sync), context, threads)
     )
     try:
-        while window := await _held(lambda: list(islice(iterator, MESSAGES)), context, threads):
+        while window := await _held(lambda: list(islice(iterator, _TAKEN)), context, threads):
             for result in window:
                 yield result
     finally:

@@ -78,6 +78,11 @@ class Inspection:
         return tuple(self._running.subscriptions)
 
     @property
+    def counted(self) -> Sequence[Scheduler]:
+        """The subscriptions with counters: the running ones, afterwards those that ended."""
+        return self.subscriptions or tuple(self._running.ended)
+
+    @property
     def watched(self) -> Sequence[SubscriptionSettings]:
         """The subscriptions whose lag is measured."""
         return [scheduler.settings for scheduler in self._running.subscriptions]

@@ -91,6 +91,7 @@ class Lifetime:
         try:
             await shutdown.drain(running.subscriptions)
         finally:
+            running.ended = running.subscriptions or running.ended
             running.subscriptions = ()
             await self._close(shutdown)
 

@@ -14,12 +14,14 @@ class Running:
 
     Attributes:
         subscriptions: the running subscriptions.
+        ended: those that ran until the service stopped; their counters are exported once more.
         started: whether everything runs and no stop has begun.
         crash: the error that ended a part of the runtime.
     """
 
     def __init__(self) -> None:
         self.subscriptions: Sequence[Scheduler] = ()
+        self.ended: Sequence[Scheduler] = ()
         self.started = False
         self.crash: BaseException | None = None
 

@@ -70,6 +70,10 @@ class WebServer:
         before = os.umask(0o177)
         try:
             await web.UnixSite(runner, path).start()
+        except NotImplementedError:  # Windows
+            raise ConfigError(
+                "http_socket: this system has no Unix sockets; use http_port"
+            ) from None
         except OSError as error:
             raise ConfigError(
                 f"http_socket: {path} cannot be served: {error.strerror}", code=CANNOT_LISTEN

@@ -119,8 +119,8 @@ def _user() -> str:
     """Returns the user of the command, for the journal."""
     try:
         name = getpass.getuser()
-    except (OSError, KeyError):  # a container may have no name for its user
-        name = str(os.getuid())
+    except (OSError, KeyError, ImportError):  # a container may have no name for its user
+        name = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return f"{name}@{socket.gethostname()}"
 
 
@@ -157,6 +157,7 @@ def row_of(topic: str, record: DeadLetterRecord) -> dict[str, Any]:
         "position": record.position,
         "handler": metadata.get(wire.PF_HANDLER, ""),
         "group": metadata.get(wire.PF_GROUP, ""),
+        "source": metadata.get(wire.PF_ORIGINAL_SOURCE, ""),
         "attempts": metadata.get(wire.PF_ATTEMPT, ""),
         "error_class": metadata.get(wire.PF_ERROR_CLASS, ""),
         "error_type": metadata.get(wire.PF_ERROR_TYPE, ""),

@@ -53,6 +53,18 @@ class Submission:
             self.future.set_result(self._results)
         return True
 
+    def confirm(self, indexes: Sequence[int]) -> None:
+        """Notes that these messages are published, unless they have a result."""
+        results = self._results
+        left = self.left
+        for index in indexes:
+            if results[index] is _OPEN:
+                results[index] = None
+                left -= 1
+        self.left = left
+        if not left and not self.future.done():
+            self.future.set_result(results)
+
     def finish(self, result: PublishError | None = None) -> None:
         """Sets the result of every message without one."""
         for index in self.open():

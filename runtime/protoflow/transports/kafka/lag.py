@@ -18,7 +18,7 @@ _LOOKS = 3
 
 async def read_lag(context: KafkaContext, topic: str, group: str) -> Lag:
     """Returns the unsettled messages of topic and retry topics, and the age of the oldest."""
-    main = names.physical(topic)
+    main = context.physical(topic)
     steps = (0.0, *context.settings.ladder)
     wanted = {main, *(names.retry_topic(topic, group, step) for step in steps)}
     # Rungs of an earlier ladder count, too.
@@ -31,7 +31,9 @@ async def read_lag(context: KafkaContext, topic: str, group: str) -> Lag:
         for name, partitions in found.items()
         for partition in partitions
     ]
-    committed = await groups.committed(context.admin, group, tps)
+    committed = await groups.committed(
+        context.admin, context.settings.sources.consumer(topic, group), tps
+    )
     consumer = free_consumer(context)
     try:
         await consumer.start()

@@ -75,7 +75,11 @@ class MemoryTransport(BrokerClient):
                 for topic in topology.topics:
                     self.broker.topic(topic)
                 for settings in topology.subscriptions:
-                    self._join(settings)
+                    # A broadcast group belongs to its member; nobody would empty another one.
+                    if settings.broadcast:
+                        self._make_dead_letters(settings)
+                    else:
+                        self._join(settings)
             elif mode is TopologyMode.VERIFY:
                 self._verify(topology)
 

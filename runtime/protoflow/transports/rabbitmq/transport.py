@@ -46,7 +46,7 @@ class RabbitMQTransport:
     def __init__(self, settings: TransportSettings, options: RabbitMQOptions) -> None:
         self._settings = settings
         self._options = options
-        self._names = Names(options.exchange, options.shards)
+        self._names = Names(options.exchange, options.shards, settings.sources)
         self._out = Link(settings, options, "publisher")
         self._in = Link(settings, options, "consumer")
         self._publisher = Publisher(self._out, self._names, settings, options)
@@ -72,6 +72,7 @@ class RabbitMQTransport:
             lag=True,
             broadcast=True,
             proves_killers=True,
+            sources=True,
             max_message_bytes=options.max_message_bytes,
         )
 
@@ -152,7 +153,7 @@ class RabbitMQTransport:
         """Returns the messages in the group's queues and on its ladder, and those in flight in this
         process. AMQP does not show the messages in flight in other processes."""
         own = self._names.of(topic, group)
-        queues = [*map(own.queue, own.shards), *map(own.retry, self._settings.ladder)]
+        queues = [*own.queues, *map(own.retry, self._settings.ladder)]
         counts = [await count(self._out, queue) for queue in queues]
         if counts[0] is None:
             raise TopologyError(

@@ -37,7 +37,9 @@ _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _OLDEST: Final = (6, 2)
 #: Commands whose answers are not decoded.
-_RAW: Final = ("XRANGE", "XREVRANGE", "XREAD", "HGET", "HMGET", "XPENDING", "ZSCORE")
+_RAW: Final = (
+    "XRANGE", "XREVRANGE", "XREAD", "XREADGROUP", "XCLAIM", "HGET", "HMGET", "XPENDING", "ZSCORE",
+)  # fmt: skip
 _REFUSED: Final = (
     exceptions.AuthenticationError,
     exceptions.AuthorizationError,

@@ -59,8 +59,14 @@ class RedisPublisher:
         """See `Transport.submit`. With a `group`, only this group receives the messages."""
         submission = Submission(len(messages))
         limit = self._connection.options.max_message_bytes
+        sources = self._connection.settings.sources or None
         for index, message in enumerate(messages):
             try:
+                if sources is not None and (place := sources.place(message.topic)):
+                    raise PublishRefusedError(
+                        f"message {message.id!r}: {message.topic} is the stream {place} of other "
+                        "programs, whose entries have a form of their own; publish with them"
+                    )
                 # A dead letter may be larger than its message, because it has more metadata.
                 fields, size = encode(message, limit * (1 + message.mandatory), group)
             except PublishRefusedError as error:

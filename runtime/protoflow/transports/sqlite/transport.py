@@ -24,7 +24,7 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.sqlite import topics
 from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.dead_letters import SqliteDeadLetterStore
@@ -143,10 +143,15 @@ class SqliteTransport(Database):
         return self.worker.problem if self._opened else "the transport is not open"
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `TopicReader`; messages that every group has settled are deleted."""
-        return read_topic(self.worker, topic, start, follow)
+        return read_topic(self.worker, topic, start, end, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
         """See `MessageFinder`; messages that every group has settled are deleted."""

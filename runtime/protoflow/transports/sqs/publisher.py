@@ -115,7 +115,7 @@ class SqsPublisher:
         """The queue to which a message goes; None: it goes to a topic."""
         if topic in self._resources.kept:
             return self._resources.names.dead_letters(topic)
-        return queue_of(topic)
+        return self._resources.sources.place(topic) or queue_of(topic)
 
     async def _work(self, topic: str, lane: _Lane) -> None:
         batch: list[_Outgoing] = []
