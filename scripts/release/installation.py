@@ -2,6 +2,7 @@
 
 It needs only the standard library, so it also runs inside a container or a chroot:
 
+    python3.13 scripts/release/installation.py WHEEL core
     python3.13 scripts/release/installation.py WHEEL extras kafka nats
     python3.13 scripts/release/installation.py WHEEL suite TREE [CONSTRAINTS]
 """
@@ -30,6 +31,7 @@ IMPORTS = {
     "redis": "protoflow.transports.redis, redis.asyncio, hiredis",
     "sqs": "protoflow.transports.sqs, aiobotocore.session",
     "http": "protoflow.transports.http, protoflow.web.server, aiohttp",
+    "registry": "protoflow.schema_registry, aiohttp",
     "validate": "protoflow.middleware, protovalidate",
     "metrics": "protoflow.observability.prometheus",
     "tracing": "protoflow.observability.opentelemetry, opentelemetry.sdk.trace",
@@ -39,6 +41,7 @@ IMPORTS = {
 BESIDES = {"psycopg": ["psycopg[binary]"]}
 #: What runs from the tree: the tutorial, the examples, modules of past levels, the transports.
 SUITE = (
+    "tests/packaging/test_tutorial.py",
     "tests/packaging/test_docs.py::test_the_first_example_runs",
     "tests/examples/test_orders.py::test_the_demo_accounts_for_every_order",
     "tests/examples/test_orders.py::test_the_example_tests_itself_and_finds_a_careless_bank",
@@ -102,12 +105,33 @@ def use_extra(wheel: Path, extra: str) -> str:
         return "" if fine or named else command.stdout + command.stderr
 
 
+#: A message on SQLite, without an extra.
+MESSAGE = """
+import asyncio, protoflow
+async def main():
+    async with protoflow.connect("sqlite:///queue.db") as publisher:
+        return len(await publisher.publish_data("orders", "/shop", {"id": 7}))
+print("published on SQLite, id of", asyncio.run(main()), "characters")
+"""
+
+
+def use_core(wheel: Path) -> str:
+    """Installs the wheel without an extra, and publishes a message."""
+    with tempfile.TemporaryDirectory(prefix="protoflow-core-") as directory:
+        made = Environment(Path(directory))
+        made.install(wheel)
+        done = made.run("python", "-c", MESSAGE)
+        if done.returncode:
+            sys.exit(done.stderr)
+        return done.stdout.strip()
+
+
 def use_all(wheel: Path, tree: Path, constraints: Path | None) -> str:
     """Runs the suite from a tree that has no sources of its own; returns its last lines."""
     with tempfile.TemporaryDirectory(prefix="protoflow-all-") as directory:
         made = Environment(Path(directory))
         bound = ["--constraint", constraints] if constraints else []
-        made.install(f"{wheel}[all,testing]", *TOOLS, *bound)
+        made.install(f"{wheel}[all,psycopg,sqlalchemy,testing]", *TOOLS, *bound)
         where = made.run("python", "-c", "import protoflow; print(protoflow.__file__)").stdout
         if not where.startswith(str(made.directory.resolve())):
             sys.exit(f"protoflow is imported from {where}, not from the installed wheel")
@@ -124,6 +148,9 @@ def use_all(wheel: Path, tree: Path, constraints: Path | None) -> str:
 def main(wheel: str, what: str, *arguments: str) -> None:
     """Does what the arguments say; exits with 1 and the reason if something fails."""
     file = Path(wheel).resolve()
+    if what == "core":
+        print(use_core(file))
+        return
     if what == "suite":
         constraints = Path(arguments[1]).resolve() if arguments[1:] else None
         print(use_all(file, Path(arguments[0]).resolve(), constraints))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -59,7 +58,7 @@ def walk(wheel: Path) -> Iterator[str]:
                     break
             assert "billed A-1: 1990 cents" in seen[-1], "".join(seen)
             took = time.monotonic() - started
-            yield f"{seconds()}  {seen[-1].strip()}"
+            yield f"{seconds()}  {seen[-1].partition(' handler=')[0]}"
             yield f"{seconds()}  dashboard: {_dashboard(port)}"
             assert took < LIMIT, f"the first handled message took {took:.0f} s"
         finally:
@@ -89,13 +88,16 @@ def _environment(directory: Path) -> dict[str, str]:
 
 
 def _dashboard(port: int) -> str:
-    """Returns the counts that the dashboard shows, after its page was read."""
+    """Returns what the dashboard shows of the handler, after its page was read."""
     base = f"http://127.0.0.1:{port}"
     with urllib.request.urlopen(f"{base}/", timeout=30) as response:
         page = response.read().decode()
     assert "<html" in page, page
     with urllib.request.urlopen(f"{base}/api/handlers", timeout=30) as response:
-        return json.dumps(json.load(response))[:200]
+        (handler,) = json.load(response)
+    handled = handler["stats"]["counters"]["handled"]
+    assert handled == 1, handler
+    return f"{base}/, {handler['name']} handled {handled} message"
 
 
 def _free_port() -> int:
@@ -105,6 +107,5 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    print(*("$ " + shlex.join(["python", "-m", "venv", ".venv"]),), sep="\n")
     for row in walk(Path(sys.argv[1])):
         print(row, flush=True)

@@ -18,7 +18,7 @@ from scripts.release import changelog, contents, floors
 from scripts.release.installation import IMPORTS
 from tests.packaging.conftest import ROOT, Distributions
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.xdist_group("distributions"), pytest.mark.timeout(300)]
 
 CHANGELOG = """# Changelog
 
