@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 from protoflow import __version__
+from protoflow.web import openapi
+from protoflow.web.routes import ROUTES
 from sphinx.transforms import SphinxTransform
 
 if TYPE_CHECKING:
@@ -93,7 +96,14 @@ class RepositoryLinks(SphinxTransform):
             link.replace_self(nodes.reference("", "", *link.children, refuri=url))
 
 
+def write_openapi(app: Sphinx) -> None:
+    """Puts the OpenAPI document of the HTTP API beside its page."""
+    text = json.dumps(openapi.document(ROUTES), indent=2)
+    (Path(app.outdir) / "openapi.json").write_text(f"{text}\n")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx's entry."""
     app.add_transform(RepositoryLinks)
+    app.connect("builder-inited", write_openapi)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

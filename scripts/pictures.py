@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -69,7 +68,7 @@ def make_dashboard() -> None:
         time.sleep(SECONDS)
         asyncio.run(screenshot(f"http://127.0.0.1:{port}/"))
     finally:
-        demo.send_signal(signal.SIGINT)
+        demo.terminate()
         demo.wait(30)
 
 

@@ -61,6 +61,7 @@ SERVER_TOO_OLD: Final = "PF310"
 TLS: Final = "PF311"
 DAMAGED: Final = "PF312"
 FILE_PLACE: Final = "PF313"
+SCHEMA_REGISTRY: Final = "PF314"
 
 # Publishing.
 NOT_STORED: Final = "PF401"

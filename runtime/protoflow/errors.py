@@ -155,6 +155,8 @@ class SchemaRegistryError(ProtoflowError):
             or was overloaded.
     """
 
+    code = error_codes.SCHEMA_REGISTRY
+
     def __init__(self, problem: str, *, temporary: bool = False) -> None:
         self.temporary = temporary
         super().__init__(problem)

@@ -59,7 +59,7 @@ RUNS = [
     ["breaking", "--against", "proto", "--json"],
     ["topology", "plan", "--json"],
     ["doctor", "--json"],
-    ["explain", "PF201", "--json"],
+    ["explain", "PF305", "--json"],
     ["config", "--json"],
     ["version", "--json"],
 ]

@@ -115,6 +115,15 @@ def proto(text: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def json_lines(text: str) -> None:
+    """One value, or one a line."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        for line in text.splitlines():
+            json.loads(line)
+
+
 def dockerfile(text: str) -> None:
     for line in text.replace("\\\n", " ").splitlines():
         assert re.match(r"(FROM|RUN|COPY|WORKDIR|USER|ENV|HEALTHCHECK|ENTRYPOINT|CMD) |$", line)
@@ -126,7 +135,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "sh": shell,
     "console": console,
     "toml": tomllib.loads,
-    "json": json.loads,
+    "json": json_lines,
     "yaml": yaml.safe_load,
     "dockerfile": dockerfile,
 }
