@@ -51,7 +51,7 @@ def apicurio_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def registry(apicurio_log: Path) -> Iterator[apicurio.Apicurio]:
-    """A real registry, which no test stops."""
+    """A real registry in memory; a test may stop it and start it again."""
     try:
         with apicurio.running(apicurio_log) as found:
             yield found

@@ -17,6 +17,8 @@ from tests.cli import schemas
 from tests.outside import outside
 from tests.schema_registry.conftest import Place
 
+pytestmark = [pytest.mark.xdist_group("apicurio"), pytest.mark.timeout(300)]
+
 SETTINGS = """\
 transport = "{url}"
 namespace = "{namespace}"

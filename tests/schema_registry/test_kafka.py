@@ -22,10 +22,14 @@ from protoflow.codecs.framing import HEADER, is_framed, read
 from protoflow.connection import Connection, connect_sync
 from protoflow.contract.spec import Start
 from protoflow.errors import SchemaRegistryError, TopologyError
+from protoflow.schema_registry.registry import SchemaRegistry
 
-from tests.brokers import url_or_skip
+from tests.brokers import apicurio, url_or_skip
 from tests.schema_registry.conftest import Place
 from tests.schema_registry.fake import FakeRegistry
+
+# One worker starts the registry, in seconds of processor time, and runs all its tests.
+pytestmark = [pytest.mark.xdist_group("apicurio"), pytest.mark.timeout(300)]
 
 #: The frame and its parts are what Confluent's library would have written.
 PLAIN = {"subject.name.strategy": topic_subject_name_strategy}
@@ -280,3 +284,36 @@ async def test_an_incompatible_schema_stops_the_start(
         "registry/v1/orders.proto: registry.v1.OrderBilled in topic "
     )
     assert f"subject {subject}" in str(caught.value)
+
+
+async def test_the_registry_stops_and_starts_while_messages_flow(
+    place: Place, registry: apicurio.Apicurio, contract: Any, pb2: Any
+) -> None:
+    """Known types need no registry; another id waits for it, in its place, and loses no run."""
+    seen: list[Any] = []
+    config = place.config(registry={"timeout": 2, "longest_wait": 0.5})
+    service = Service(config)
+    service.register(billing(contract, pb2, seen))
+    producer = contract.OrdersEventProducer(service)
+    async with service:
+        await producer.publish_order_placed(pb2.OrderPlaced(order_id="0"))
+        await until(lambda: len(seen) == 1)
+        await asyncio.to_thread(registry.stop)
+        for number in range(1, 20):
+            await producer.publish_order_placed(pb2.OrderPlaced(order_id=str(number)))
+        await until(lambda: len(seen) == 20)
+        payload = b"\0\0\0\0\1\0" + pb2.OrderPlaced(order_id="foreign").SerializeToString()
+        topic = place.topic("orders.placed")
+        await service.publish(Message(id="foreign", topic=topic, payload=payload))
+        await until(lambda: not service.health().ready)
+        with pytest.raises(SchemaRegistryError, match="schema registry http"):
+            await service.publish_proto("new", pb2.OrderShipped(order_id="1"))
+        await asyncio.to_thread(registry.start)  # empty, so the next schema gets the id 1
+        text = 'syntax = "proto3"; package registry.v1; message OrderPlaced { string a = 1; }'
+        client = SchemaRegistry(config, lambda: 0.5).client
+        body = {"schema": text, "schemaType": "PROTOBUF"}
+        assert (await client.register(f"{topic}-value", body)).id == 1
+        await until(lambda: len(seen) == 21)
+        await until(lambda: service.health().ready)
+        assert (seen[20][0].order_id, seen[20][1].attempt) == ("foreign", 1)
+    assert service.stats()["registry.v1.Billing.BillOrder"].failed_runs == 0

@@ -186,7 +186,8 @@ def _registered(found: Mapping[str, Any]) -> Registered:
 
 def _error(where: str, status: int, found: Any) -> SchemaRegistryError:
     message = found.get("message") if isinstance(found, dict) else None
-    text = f"{where}: {str(message or f'HTTP status {status}')[:_LONGEST_TEXT]}"
+    told = str(message or f"HTTP status {status}")[:_LONGEST_TEXT]
+    text = f"{where}: {told.rstrip('.')}"
     if status in (401, 403):
         text = f"{where}: refused the credentials (HTTP status {status})"
     if status == _NOT_FOUND:
