@@ -147,7 +147,7 @@ async def test_refusals_are_not_repeated(pb2: Any) -> None:
         assert "s3cret" not in str(caught.value)
         assert fake.headers[0]["Authorization"] == "Basic YW5uOnMzY3JldA=="
         fake.status = 409
-        with pytest.raises(SchemaRegistryError, match="as told; keep the fields of the earlier"):
+        with pytest.raises(SchemaRegistryError, match="as asked; keep the fields of the earlier"):
             await registry.prepare("orders", pb2.OrderPlaced)
         assert len(fake.requests) == 2
         fake.status = 0
