@@ -42,7 +42,7 @@ async def until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def billing(contract: Any, pb2: Any, seen: list[Any], topic: str | None = None) -> Any:
-    class Billing(contract.BillingHandler):  # type: ignore[misc, name-defined]
+    class Billing(contract.BillingHandler):  # type: ignore[misc]
         async def bill_order(self, order: Any, context: Any, /) -> Any:
             seen.append((order, context))
             if order.card == "broken":
@@ -53,7 +53,7 @@ def billing(contract: Any, pb2: Any, seen: list[Any], topic: str | None = None) 
 
 
 def shipping(contract: Any, seen: list[Any]) -> Any:
-    class Shipping(contract.ShippingHandler):  # type: ignore[misc, name-defined]
+    class Shipping(contract.ShippingHandler):  # type: ignore[misc]
         async def placed(self, order: Any, context: Any, /) -> None:
             seen.append(("placed", order.order_id))
 
@@ -106,7 +106,7 @@ async def test_frames_of_a_service_are_those_of_confluents_library(
             latest = client.get_latest_version(f"{message.topic}-value")
             frame, _length = read(message.payload or b"")
             assert frame.schema == latest.schema_id
-    assert [one.name for one in latest.schema.references] == ["registry/v1/common.proto"]
+    assert [one.name for one in latest.schema.references or ()] == ["registry/v1/common.proto"]
 
 
 async def test_a_service_reads_what_confluents_library_wrote(
@@ -224,7 +224,10 @@ async def test_ids_in_headers_are_guids_as_in_confluents_library(contract: Any, 
             schema = mock.get_latest_version(f"{topic}-value")
             fake.schemas.append((str(schema.schema.schema_str), str(schema.guid)))
             foreign = Message(
-                id="8", topic=topic, payload=payload, headers=tuple(written.headers.items())
+                id="8",
+                topic=topic,
+                payload=payload,
+                headers=tuple(dict(written.headers or {}).items()),
             )
             await connection.publish(foreign)
             await until(lambda: len(seen) == 2)
