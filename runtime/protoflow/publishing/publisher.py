@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
-from protoflow.errors import CapabilityError, ProtoflowError
+from protoflow.errors import CapabilityError, ProtoflowError, Unprepared
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
@@ -24,7 +24,6 @@ from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
 from protoflow.transport.capabilities import delay_problem
 from protoflow.transport.interface import Topology, TopologyMode, Transport
-from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
     from protoflow.publishing.framed_encoder import FramedEncoder

@@ -18,7 +18,13 @@ from protoflow.codecs.payload import decode
 from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import Context
 from protoflow.contract.spec import ProtoClass, PublicationSpec
-from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
+from protoflow.errors import (
+    AuthenticationError,
+    DecodeError,
+    TopologyError,
+    TransportError,
+    Unprepared,
+)
 from protoflow.handler import Batch
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome
@@ -30,7 +36,6 @@ from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import BYTES, MESSAGES, PublishNow, Windows
 from protoflow.sync_context import SyncContext
 from protoflow.transport.kit.backoff import Backoff
-from protoflow.unprepared import Unprepared
 
 T = TypeVar("T")
 
