@@ -29,6 +29,7 @@ from protoflow.config.url import TransportURL
 from protoflow.contract.spec import Ordering
 from protoflow.message import Message
 from protoflow.middleware import default_chain
+from protoflow.schema_registry.options import RegistryOptions
 from protoflow.transport import Capabilities, SubscriptionSettings, Topology, TransportSettings
 from protoflow.transports.built_in import BUILT_IN, BuiltInTransport
 from protoflow.transports.kafka import headers as kafka_headers
@@ -367,6 +368,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **annotation_tables(table),
     **breaking_tables(table),
     **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},
+    "options-schema-registry": options_table(RegistryOptions),
 }
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protoflow import wire
+from protoflow.errors import Unprepared
 from protoflow.ids import derived_id
-from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
     import logging

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from protoflow.unprepared import Unprepared
+from protoflow.errors import Unprepared
 
 if TYPE_CHECKING:
     import logging

@@ -60,7 +60,7 @@ def _fetch(folder: Path, partial: Path) -> None:
 
 
 class Apicurio:
-    """A registry in memory, on loopback. Stopped and started again, it is empty.
+    """A registry on loopback that keeps its schemas in a file beside its log.
 
     Attributes:
         url: as `schema_registry` takes it.
@@ -76,6 +76,8 @@ class Apicurio:
         folder = unpacked()
         command = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         command += ["-Dquarkus.http.host=127.0.0.1", f"-Dquarkus.http.port={self._port}"]
+        database = self._log.parent / "registry"
+        command += [f"-Dapicurio.datasource.url=jdbc:h2:file:{database}"]
         command += ["-Dquarkus.log.level=WARN", "-jar", _RUNNER]
         self._process = start_process(command, self._log, cwd=folder)
         deadline = time.monotonic() + 90
@@ -93,8 +95,12 @@ class Apicurio:
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            self._process.terminate()  # what it has registered is written
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._process = None
 
 

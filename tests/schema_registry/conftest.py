@@ -51,7 +51,7 @@ def apicurio_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def registry(apicurio_log: Path) -> Iterator[apicurio.Apicurio]:
-    """A real registry, which no test stops."""
+    """A real registry; a test may stop it and start it again."""
     try:
         with apicurio.running(apicurio_log) as found:
             yield found
@@ -59,7 +59,7 @@ def registry(apicurio_log: Path) -> Iterator[apicurio.Apicurio]:
         skip_or_fail("kafka", error)
 
 
-class Place:
+class Surroundings:
     """A namespace of one test on Kafka, and the registry."""
 
     def __init__(self, url: str, registry_url: str) -> None:
@@ -79,5 +79,5 @@ class Place:
 
 
 @pytest.fixture
-def place(registry: apicurio.Apicurio) -> Place:
-    return Place(url_or_skip("kafka"), registry.url)
+def place(registry: apicurio.Apicurio) -> Surroundings:
+    return Surroundings(url_or_skip("kafka"), registry.url)

@@ -59,7 +59,7 @@ class FakeRegistry:
         self.bodies.append(body)
         await asyncio.sleep(self.hang)
         if self.status:
-            return web.json_response({"message": "as told"}, status=self.status)
+            return web.json_response({"message": "as asked"}, status=self.status)
         parts = path.strip("/").split("/")
         if parts[0] == "schemas":
             return self._schema(parts[1], parts[2])

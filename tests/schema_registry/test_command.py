@@ -15,7 +15,9 @@ from protoflow.connection import Connection
 
 from tests.cli import schemas
 from tests.outside import outside
-from tests.schema_registry.conftest import Place
+from tests.schema_registry.conftest import Surroundings
+
+pytestmark = [pytest.mark.xdist_group("apicurio"), pytest.mark.timeout(300)]
 
 SETTINGS = """\
 transport = "{url}"
@@ -27,7 +29,7 @@ url = "{registry}"
 
 
 @pytest.fixture
-def run(place: Place, generated: Path, tmp_path: Path) -> Any:
+def run(place: Surroundings, generated: Path, tmp_path: Path) -> Any:
     """Runs a command; returns exit code, stdout and stderr."""
     (tmp_path / "protoflow.toml").write_text(
         SETTINGS.format(url=place.url, namespace=place.namespace, registry=place.registry_url)
@@ -47,7 +49,7 @@ def run(place: Place, generated: Path, tmp_path: Path) -> Any:
     return command
 
 
-def test_schemas_are_checked_and_registered(run: Any, place: Place) -> None:
+def test_schemas_are_checked_and_registered(run: Any, place: Surroundings) -> None:
     placed = f"{place.topic('orders.placed')}-value"
     code, out, _err = run("schemas", "check", "--json")
     assert code == 0
@@ -63,7 +65,7 @@ def test_schemas_are_checked_and_registered(run: Any, place: Place) -> None:
     assert run("schemas", "check", "--registered")[:2] == (0, out)
 
 
-def test_incompatible_schemas_are_a_finding(run: Any, place: Place) -> None:
+def test_incompatible_schemas_are_a_finding(run: Any, place: Surroundings) -> None:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
     subject = f"{place.topic('orders.billed')}-value"
@@ -90,7 +92,7 @@ def test_a_registry_out_of_reach_is_named(run: Any) -> None:
     assert "schema_registry.url: kafka://x is no address of a schema registry" in err
 
 
-async def test_tail_shows_messages_in_frames(run: Any, place: Place, pb2: Any) -> None:
+async def test_tail_shows_messages_in_frames(run: Any, place: Surroundings, pb2: Any) -> None:
     async with Connection(place.config()) as connection:
         await connection.publish_proto("orders.placed", pb2.OrderShipped(order_id="7"))
         framed = connection.message_publisher.framed

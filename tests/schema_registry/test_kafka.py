@@ -18,14 +18,18 @@ from confluent_kafka.schema_registry import (
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from protoflow import Message, Output, Service
-from protoflow.codecs.framing import HEADER, is_framed, read
+from protoflow.codecs.framing import HEADER, Frame, is_framed, read
 from protoflow.connection import Connection, connect_sync
 from protoflow.contract.spec import Start
 from protoflow.errors import SchemaRegistryError, TopologyError
+from protoflow.schema_registry.registry import SchemaRegistry
 
-from tests.brokers import url_or_skip
-from tests.schema_registry.conftest import Place
+from tests.brokers import apicurio, url_or_skip
+from tests.schema_registry.conftest import Surroundings
 from tests.schema_registry.fake import FakeRegistry
+
+# One worker starts the registry, in seconds of processor time, and runs all its tests.
+pytestmark = [pytest.mark.xdist_group("apicurio"), pytest.mark.timeout(300)]
 
 #: The frame and its parts are what Confluent's library would have written.
 PLAIN = {"subject.name.strategy": topic_subject_name_strategy}
@@ -38,7 +42,7 @@ async def until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def billing(contract: Any, pb2: Any, seen: list[Any], topic: str | None = None) -> Any:
-    class Billing(contract.BillingHandler):  # type: ignore[misc, name-defined]
+    class Billing(contract.BillingHandler):  # type: ignore[misc]
         async def bill_order(self, order: Any, context: Any, /) -> Any:
             seen.append((order, context))
             if order.card == "broken":
@@ -49,7 +53,7 @@ def billing(contract: Any, pb2: Any, seen: list[Any], topic: str | None = None) 
 
 
 def shipping(contract: Any, seen: list[Any]) -> Any:
-    class Shipping(contract.ShippingHandler):  # type: ignore[misc, name-defined]
+    class Shipping(contract.ShippingHandler):  # type: ignore[misc]
         async def placed(self, order: Any, context: Any, /) -> None:
             seen.append(("placed", order.order_id))
 
@@ -74,14 +78,14 @@ async def stored(connection: Any, topic: str) -> Message:
 
 
 @contextmanager
-def confluent(place: Place) -> Iterator[SchemaRegistryClient]:
+def confluent(place: Surroundings) -> Iterator[SchemaRegistryClient]:
     """The client of Confluent's library, closed at the end."""
     with SchemaRegistryClient({"url": place.registry_url}) as client:
         yield client
 
 
 async def test_frames_of_a_service_are_those_of_confluents_library(
-    place: Place, contract: Any, pb2: Any
+    place: Surroundings, contract: Any, pb2: Any
 ) -> None:
     seen: list[Any] = []
     order = pb2.OrderPlaced(order_id="7", counts={"a": 1})
@@ -102,13 +106,13 @@ async def test_frames_of_a_service_are_those_of_confluents_library(
             latest = client.get_latest_version(f"{message.topic}-value")
             frame, _length = read(message.payload or b"")
             assert frame.schema == latest.schema_id
-    assert [one.name for one in latest.schema.references] == ["registry/v1/common.proto"]
+    assert [one.name for one in latest.schema.references or ()] == ["registry/v1/common.proto"]
 
 
 async def test_a_service_reads_what_confluents_library_wrote(
-    place: Place, contract: Any, pb2: Any
+    place: Surroundings, contract: Any, pb2: Any
 ) -> None:
-    """Their messages name no type, so the registry tells it; ours are text, theirs base64."""
+    """Their messages name no type, so the registry names it; ours are text, theirs base64."""
     seen: list[Any] = []
     topic = place.topic("orders.placed")
     service = Service(place.config())
@@ -131,7 +135,7 @@ async def test_a_service_reads_what_confluents_library_wrote(
 
 
 async def test_dead_letters_and_replays_keep_the_frame(
-    place: Place, contract: Any, pb2: Any
+    place: Surroundings, contract: Any, pb2: Any
 ) -> None:
     seen: list[Any] = []
     order = pb2.OrderPlaced(order_id="7", card="broken")
@@ -152,7 +156,7 @@ async def test_dead_letters_and_replays_keep_the_frame(
 
 
 async def test_topics_that_a_handler_chooses_get_subjects_at_the_first_output(
-    place: Place, contract: Any, pb2: Any
+    place: Surroundings, contract: Any, pb2: Any
 ) -> None:
     seen: list[Any] = []
     service = Service(place.config())
@@ -172,7 +176,7 @@ async def test_topics_that_a_handler_chooses_get_subjects_at_the_first_output(
 
 
 async def test_producers_without_an_event_loop_write_frames(
-    place: Place, contract: Any, pb2: Any
+    place: Surroundings, contract: Any, pb2: Any
 ) -> None:
     def publish() -> None:
         config = place.config()
@@ -192,7 +196,7 @@ async def test_producers_without_an_event_loop_write_frames(
 async def test_ids_in_headers_are_guids_as_in_confluents_library(contract: Any, pb2: Any) -> None:
     """Apicurio 3.0 has no GUIDs, so the registry is one of the tests, and Confluent's mock."""
     async with FakeRegistry().serving() as fake:
-        place = Place(url_or_skip("kafka"), fake.url)
+        place = Surroundings(url_or_skip("kafka"), fake.url)
         config = place.config(registry={"ids": "header"})
         seen: list[Any] = []
         service = Service(config)
@@ -209,7 +213,7 @@ async def test_ids_in_headers_are_guids_as_in_confluents_library(contract: Any, 
             context = SerializationContext(topic, MessageField.VALUE, list(placed.headers))
             theirs = ProtobufDeserializer(pb2.OrderPlaced, dict(PLAIN))
             assert theirs(placed.payload, context).order_id == "7"
-            # theirs: the same schema has another GUID in their mock, so it is told to the fake
+            # theirs: the same schema has another GUID in their mock, so it is given to the fake
             mock = SchemaRegistryClient.new_client({"url": "mock://guids"})
             written = SerializationContext(topic, MessageField.VALUE, {})
             serializer = ProtobufSerializer(
@@ -220,7 +224,10 @@ async def test_ids_in_headers_are_guids_as_in_confluents_library(contract: Any, 
             schema = mock.get_latest_version(f"{topic}-value")
             fake.schemas.append((str(schema.schema.schema_str), str(schema.guid)))
             foreign = Message(
-                id="8", topic=topic, payload=payload, headers=tuple(written.headers.items())
+                id="8",
+                topic=topic,
+                payload=payload,
+                headers=tuple(dict(written.headers or {}).items()),
             )
             await connection.publish(foreign)
             await until(lambda: len(seen) == 2)
@@ -229,9 +236,9 @@ async def test_ids_in_headers_are_guids_as_in_confluents_library(contract: Any, 
 
 
 async def test_messages_wait_for_a_registry_that_is_down(contract: Any, pb2: Any) -> None:
-    """No attempt is counted, known types still flow, and readiness tells why."""
+    """No attempt is counted, known types still flow, and readiness shows why."""
     async with FakeRegistry().serving() as fake:
-        place = Place(url_or_skip("kafka"), fake.url)
+        place = Surroundings(url_or_skip("kafka"), fake.url)
         config = place.config(registry={"timeout": 1, "longest_wait": 0.5})
         topic = place.topic("orders.placed")
         seen: list[Any] = []
@@ -252,7 +259,7 @@ async def test_messages_wait_for_a_registry_that_is_down(contract: Any, pb2: Any
             await until(lambda: len(seen) == 2)
             await until(lambda: not service.health().ready)
             await until(lambda: fake.requests.count("GET /schemas/ids/7") >= 3)
-            assert "as told" in str(service.health())
+            assert "as asked" in str(service.health())
             text = next(schema for schema, _guid in fake.schemas if "OrderPlaced {" in schema)
             fake.schemas += [(text, "") for _ in range(7 - len(fake.schemas))]
             fake.status = 0
@@ -265,7 +272,7 @@ async def test_messages_wait_for_a_registry_that_is_down(contract: Any, pb2: Any
 
 
 async def test_an_incompatible_schema_stops_the_start(
-    place: Place, contract: Any, pb2: Any
+    place: Surroundings, contract: Any, pb2: Any
 ) -> None:
     subject = f"{place.topic('orders.billed')}-value"
     text = 'syntax = "proto3";\npackage registry.v1;\nmessage OrderBilled { int64 order_id = 1; }\n'
@@ -280,3 +287,37 @@ async def test_an_incompatible_schema_stops_the_start(
         "registry/v1/orders.proto: registry.v1.OrderBilled in topic "
     )
     assert f"subject {subject}" in str(caught.value)
+
+
+async def test_the_registry_stops_and_starts_while_messages_flow(
+    place: Surroundings, registry: apicurio.Apicurio, contract: Any, pb2: Any
+) -> None:
+    """Known types need no registry; another id waits for it, in its place, and loses no run."""
+    seen: list[Any] = []
+    config = place.config(registry={"timeout": 20, "longest_wait": 0.5})
+    service = Service(config)
+    service.register(billing(contract, pb2, seen))
+    producer = contract.OrdersEventProducer(service)
+    text = 'syntax = "proto3"; package registry.v1; message OrderPlaced { string a = 1; }'
+    client = SchemaRegistry(config, lambda: 0.5).client
+    body = {"schema": text, "schemaType": "PROTOBUF"}
+    foreign = await client.register(place.topic("foreign"), body)
+    async with service:
+        await producer.publish_order_placed(pb2.OrderPlaced(order_id="0"))
+        await until(lambda: len(seen) == 1)
+        await asyncio.to_thread(registry.stop)
+        for number in range(1, 20):
+            await producer.publish_order_placed(pb2.OrderPlaced(order_id=str(number)))
+        await until(lambda: len(seen) == 20)
+        frame = bytes(Frame(foreign.id, (0,)))
+        payload = frame + pb2.OrderPlaced(order_id="foreign").SerializeToString()
+        topic = place.topic("orders.placed")
+        await service.publish(Message(id="foreign", topic=topic, payload=payload))
+        await until(lambda: not service.health().ready)
+        with pytest.raises(SchemaRegistryError, match="schema registry http"):
+            await service.publish_proto("new", pb2.OrderShipped(order_id="1"))
+        await asyncio.to_thread(registry.start)
+        await until(lambda: len(seen) == 21)
+        await until(lambda: service.health().ready)
+        assert (seen[20][0].order_id, seen[20][1].attempt) == ("foreign", 1)
+    assert service.stats()["registry.v1.Billing.BillOrder"].failed_runs == 0

@@ -112,7 +112,7 @@ def _without_names(fields: Sequence[FieldDescriptorProto]) -> None:
             field.ClearField("json_name")
 
 
-def _sorted(one: FileDescriptorProto | DescriptorProto) -> None:
+def _sorted(one: Any) -> None:
     is_file = isinstance(one, FileDescriptorProto)
     messages: Any = one.message_type if is_file else one.nested_type
     fields = list(one.extension) + ([] if is_file else list(one.field))
@@ -176,10 +176,10 @@ SCALARS = [
 
 
 @st.composite
-def messages(draw: Any, name: str, around: str, depth: int = 0) -> DescriptorProto:
+def messages(draw: Any, name: str, around: str, depth: int = 0) -> Any:
     """A message of proto3 with fields, oneofs, maps, enums, nested messages and reservations."""
     full = f"{around}.{name}"
-    message = DescriptorProto(name=name)
+    message: Any = DescriptorProto(name=name)
     names = draw(
         st.lists(NAMES, min_size=1, max_size=6, unique_by=lambda one: one.replace("_", ""))
     )
@@ -251,7 +251,8 @@ def test_any_file_is_written_and_its_messages_are_found(
 ) -> None:
     text = assert_same(file, tmp_path)
     pool = descriptor_pool.DescriptorPool()
-    found: Any = pool.Add(file) or pool.FindFileByName(file.name)
+    pool.Add(file)
+    found: Any = pool.FindFileByName(file.name)
     waiting = list(found.message_types_by_name.values())
     for format, schema in (
         (SchemaFormat.TEXT, text),

@@ -147,7 +147,7 @@ async def test_refusals_are_not_repeated(pb2: Any) -> None:
         assert "s3cret" not in str(caught.value)
         assert fake.headers[0]["Authorization"] == "Basic YW5uOnMzY3JldA=="
         fake.status = 409
-        with pytest.raises(SchemaRegistryError, match="as told; keep the fields of the earlier"):
+        with pytest.raises(SchemaRegistryError, match="as asked; keep the fields of the earlier"):
             await registry.prepare("orders", pb2.OrderPlaced)
         assert len(fake.requests) == 2
         fake.status = 0
@@ -180,9 +180,11 @@ def test_mistakes_in_the_options_are_reported_together() -> None:
         ConfigError, match=r"topics.'t'.schema_registry: option ids: must be one of"
     ):
         registry_of("http://a", {"t": {"schema_registry": {"ids": "trailer"}}})
-    for settings in ({"transport": "nats://n", "topics": {}}, {"structured": True}):
+    settings: dict[str, Any]
+    for settings in ({"transport": "nats://n"}, {"structured": True}):
+        given: dict[str, Any] = {"transport": "kafka://k", **settings}
         config = Config(
-            **{"transport": "kafka://k", **settings}, environ={},
+            **given, environ={},
             schema_registry={"url": "http://a", "ids": "header"},
         )  # fmt: skip
         with pytest.raises(ConfigError, match=r"write payload|leave `structured` unset"):

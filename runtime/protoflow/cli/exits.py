@@ -35,6 +35,16 @@ def code_of(error: ProtoflowError) -> ExitCode:
     # PublishRefusedError: the message is too large, or this broker cannot store it.
     if isinstance(error, TopologyError | PublishRefusedError):
         return ExitCode.USAGE
-    if isinstance(error, TransportError | SchemaRegistryError):
+    if isinstance(error, SchemaRegistryError):
+        return _of_registry(error)
+    if isinstance(error, TransportError):
         return ExitCode.UNREACHABLE
     return ExitCode.USAGE
+
+
+def _of_registry(error: SchemaRegistryError) -> ExitCode:
+    # imported here, because most commands need no schema registry
+    from protoflow.schema_registry.client import IncompatibleError, NotRegisteredError
+
+    answered = isinstance(error, IncompatibleError | NotRegisteredError)
+    return ExitCode.USAGE if answered else ExitCode.UNREACHABLE

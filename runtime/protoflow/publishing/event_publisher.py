@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from protoflow import wire
 from protoflow.contract.spec import MessageSpec, PublicationSpec
-from protoflow.errors import InvalidMessageError
+from protoflow.errors import InvalidMessageError, Unprepared
 from protoflow.events import CloudEvent
 from protoflow.output import Output
-from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
     from datetime import timedelta

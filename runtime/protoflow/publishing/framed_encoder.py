@@ -10,12 +10,12 @@ from protoflow.codecs.framing import HEADER
 from protoflow.config.settings import Config
 from protoflow.context import Context
 from protoflow.contract.spec import Encoding, PublicationSpec
+from protoflow.errors import Unprepared
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
 from protoflow.schema_registry.options import IdPlace
 from protoflow.schema_registry.registry import Framing, SchemaRegistry
-from protoflow.unprepared import Unprepared
 
 #: The number of publications and topics whose frames are bound; topics can come from data.
 _REMEMBERED: Final = 10_000

@@ -13,7 +13,7 @@ from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
 from protoflow.error_codes import NO_DELAY, NOT_PUBLISHING, OTHER_LOOP
-from protoflow.errors import CapabilityError, ProtoflowError
+from protoflow.errors import CapabilityError, ProtoflowError, Unprepared
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
@@ -25,7 +25,6 @@ from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
 from protoflow.transport.capabilities import delay_problem
 from protoflow.transport.interface import Topology, TopologyMode, Transport
-from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
     from protoflow.publishing.framed_encoder import FramedEncoder

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import CONNECTION, Context
 from protoflow.error_codes import TOO_LARGE
-from protoflow.errors import BatchFailed, PublishRefusedError
+from protoflow.errors import BatchFailed, PublishRefusedError, Unprepared
 from protoflow.handler import Batch
 from protoflow.inbox.entries import Entry, entry_of
 from protoflow.inbox.failures import is_busy, is_conflict, is_refused, not_open
@@ -30,7 +30,6 @@ from protoflow.scheduling.hop_state import is_reprocessed
 from protoflow.scheduling.invoke import Topics, all_outputs, ensure_topics, keep_result, results_of
 from protoflow.scheduling.threads import Threads
 from protoflow.transport.kit.backoff import Backoff
-from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
     from protoflow.database import DatabaseConnection, Insertion, SyncDatabaseConnection

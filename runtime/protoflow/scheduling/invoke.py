@@ -19,7 +19,13 @@ from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import Context
 from protoflow.contract.spec import ProtoClass, PublicationSpec
 from protoflow.error_codes import HANDLER_RESULT, coded
-from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
+from protoflow.errors import (
+    AuthenticationError,
+    DecodeError,
+    TopologyError,
+    TransportError,
+    Unprepared,
+)
 from protoflow.handler import Batch
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome
@@ -31,7 +37,6 @@ from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import BYTES, MESSAGES, PublishNow, Windows
 from protoflow.sync_context import SyncContext
 from protoflow.transport.kit.backoff import Backoff
-from protoflow.unprepared import Unprepared
 
 T = TypeVar("T")
 

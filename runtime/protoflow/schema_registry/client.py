@@ -31,7 +31,7 @@ class Registered:
 
     Attributes:
         id: its id.
-        version: its version in the subject; 0 if the registry does not tell.
+        version: its version in the subject; 0 if the registry does not report it.
         guid: its GUID; None if the registry has none.
     """
 
@@ -98,7 +98,7 @@ class RegistryClient:
             return ()  # there is no version yet
         if found.get("is_compatible", True):
             return ()
-        return tuple(map(str, found.get("messages") or ("the registry tells no reason",)))
+        return tuple(map(str, found.get("messages") or ("the registry gives no reason",)))
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return await self._request("POST", path, json.dumps(body).encode())
@@ -186,7 +186,8 @@ def _registered(found: Mapping[str, Any]) -> Registered:
 
 def _error(where: str, status: int, found: Any) -> SchemaRegistryError:
     message = found.get("message") if isinstance(found, dict) else None
-    text = f"{where}: {str(message or f'HTTP status {status}')[:_LONGEST_TEXT]}"
+    text = str(message or f"HTTP status {status}")[:_LONGEST_TEXT]
+    text = f"{where}: {text.rstrip('.')}"
     if status in (401, 403):
         text = f"{where}: refused the credentials (HTTP status {status})"
     if status == _NOT_FOUND:

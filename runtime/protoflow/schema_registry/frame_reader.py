@@ -15,7 +15,7 @@ from protoflow.schema_registry.registry import SchemaRegistry
 class FrameReader:
     """Reads the frames of one subscription.
 
-    A message that names its type needs no registry. Otherwise its frame tells the type.
+    A message that names its type needs no registry. Otherwise its frame names the type.
 
     Args:
         registry: knows the names of messages.
@@ -56,7 +56,7 @@ class FrameReader:
         )  # fmt: skip
 
     async def learned(self, message: Message) -> Message:
-        """Like `opened`, but asks the registry for an unknown type. If it does not tell, returns
+        """Like `opened`, but asks the registry for an unknown type. If it does not answer, returns
         the message with its frame. Raises DecodeError."""
         found = self.opened(message)
         if isinstance(found, Message):
