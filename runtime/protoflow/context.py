@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from protoflow import wire
 from protoflow.ids import derived_id
+from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
     import logging
@@ -179,7 +180,13 @@ class Context:
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
         """Keeps outputs until the run succeeds, and returns their ids. See `Publisher`."""
-        return [self.add_output(publication, output) for output in outputs]
+        ids: list[str] = []
+        while len(ids) < len(outputs):
+            try:
+                ids.append(self.add_output(publication, outputs[len(ids)]))
+            except Unprepared as needed:
+                await needed.prepare()
+        return ids
 
     async def publish(self, *messages: Message) -> None:
         """Keeps raw messages until the run succeeds, without hop state in their metadata.
@@ -216,11 +223,8 @@ class Context:
         return metadata
 
     def inherit(self, metadata: dict[str, str], source: Message, topic: str) -> None:
-        """Writes the headers that an output inherits from its input; for the runtime.
-
-        Ids and headers with control characters or lone surrogates are not inherited, because some
-        brokers refuse them and consumers would log them.
-        """
+        """Writes the headers that an output inherits from its input; for the runtime. Control
+        characters and lone surrogates are not inherited, because some brokers refuse them."""
         incoming = source.metadata
         correlation = incoming.get(wire.CORRELATION_ID) or source.id
         metadata[wire.CORRELATION_ID] = correlation if correlation.isprintable() else _fresh(source)
@@ -270,13 +274,8 @@ class Context:
         self.cancelled.set()
 
     def _checked(self, message: Message) -> Message:
-        came = self.message.metadata
         metadata = message.metadata
-        own = {
-            name: value
-            for name, value in metadata.items()
-            if not (name in came and came[name] == value and wire.is_order(name))
-        }
+        own = wire.without_orders_of(self.message.metadata, metadata)
         if (problem := wire.raw_problem(message.id, own)) is not None:
             from protoflow.errors import PublishRefusedError  # imported here; see `logger`
 

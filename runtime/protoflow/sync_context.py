@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from protoflow.unprepared import Unprepared
+
 if TYPE_CHECKING:
     import logging
     import threading
@@ -87,7 +89,18 @@ class SyncContext:
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
         """Keeps outputs until the run succeeds, and returns their ids. See `SyncPublisher`."""
-        ids: list[str] = self._call(
-            lambda: [self.context.add_output(publication, output) for output in outputs]
-        )
-        return ids
+        ids: list[str] = []
+
+        def keep() -> None:
+            for output in outputs[len(ids) :]:
+                ids.append(  # noqa: PERF401  those before one that raises are kept
+                    self.context.add_output(publication, output)
+                )
+
+        while True:
+            try:
+                self._call(keep)
+            except Unprepared as needed:
+                needed.prepare_from_thread()
+            else:
+                return ids

@@ -52,6 +52,7 @@ PF_ATTEMPT: Final = "pf_attempt"
 PF_GROUP: Final = "pf_group"
 PF_HANDLER: Final = "pf_handler"
 PF_ORIGINAL_TOPIC: Final = "pf_original_topic"
+PF_ORIGINAL_SOURCE: Final = "pf_original_source"
 PF_ORIGINAL_SHARD: Final = "pf_original_partition"
 PF_ORIGINAL_POSITION: Final = "pf_original_offset"
 PF_ORIGINAL_TIME: Final = "pf_original_timestamp"
@@ -117,6 +118,18 @@ def is_order(name: str) -> bool:
     """Whether a name is hop state or a broker command; such a name is never copied from data."""
     known = name.lower()
     return known in _BROKER_NAMES or known.startswith(_ORDER_PREFIXES)
+
+
+def without_orders_of(
+    received: Mapping[str, str], metadata: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Returns metadata without hop state and broker commands that were copied from a received
+    message."""
+    return {
+        name: value
+        for name, value in metadata.items()
+        if not (name in received and received[name] == value and is_order(name))
+    }
 
 
 def _is_core(name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from protoflow.transports.built_in import BUILT_IN
 from tests.outside import outside
 from tests.packaging.conftest import ROOT, Distributions, Environment
 
-pytestmark = pytest.mark.timeout(300)
+#: The distributions are built once, for all.
+pytestmark = [pytest.mark.xdist_group("distributions"), pytest.mark.timeout(300)]
 
 PROGRAM = """
 import asyncio, sys
@@ -125,28 +125,6 @@ def test_a_missing_generator_is_named(installed: Callable[[str], Environment]) -
         assert "Traceback" not in done.stderr
     else:
         assert (slim.work / "out" / "shop" / "v1" / "orders_protoflow.py").exists()
-
-
-def test_the_wheel_holds_what_it_needs_and_no_more(distributions: Distributions) -> None:
-    with zipfile.ZipFile(distributions.wheel) as wheel:
-        names = set(wheel.namelist())
-    tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"protoflow", "protoc_gen_protoflow"}
-    for needed in (
-        "protoflow/py.typed",
-        "protoc_gen_protoflow/py.typed",
-        "protoflow/v1/__init__.py",
-        "protoflow/v1/options_pb2.py",
-        "protoflow/v1/options_pb2.pyi",
-        "protoflow/transports/memory/__init__.py",
-        "protoc_gen_protoflow/include/protoflow/v1/options.proto",
-    ):
-        assert needed in names
-    templates = {path.name for path in (ROOT / "templates").iterdir() if path.suffix == ".j2"}
-    assert {f"protoc_gen_protoflow/templates/{name}" for name in templates} <= names
-    entry_points = next(name for name in names if name.endswith("entry_points.txt"))
-    with zipfile.ZipFile(distributions.wheel) as wheel:
-        assert "protoc-gen-protoflow" in wheel.read(entry_points).decode()
 
 
 def test_the_sdist_can_be_worked_on(distributions: Distributions) -> None:

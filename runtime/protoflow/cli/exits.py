@@ -7,6 +7,7 @@ import enum
 from protoflow.errors import (
     ProtoflowError,
     PublishRefusedError,
+    SchemaRegistryError,
     TopologyError,
     TransportError,
 )
@@ -20,7 +21,7 @@ class ExitCode(enum.IntEnum):
     FINDING = 1
     #: Wrong usage, wrong configuration, or not supported by the transport.
     USAGE = 2
-    #: The broker or the service cannot be reached, or refuses the credentials.
+    #: The broker, the service or the schema registry cannot be reached, or refuses the credentials.
     UNREACHABLE = 3
     #: Only part of the work is done; the report lists the rest.
     PARTLY = 4
@@ -34,6 +35,6 @@ def code_of(error: ProtoflowError) -> ExitCode:
     # PublishRefusedError: the message is too large, or this broker cannot store it.
     if isinstance(error, TopologyError | PublishRefusedError):
         return ExitCode.USAGE
-    if isinstance(error, TransportError):
+    if isinstance(error, TransportError | SchemaRegistryError):
         return ExitCode.UNREACHABLE
     return ExitCode.USAGE

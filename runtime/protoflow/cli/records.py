@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from protoflow import wire
 from protoflow.codecs.printable import printable
 from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters.decoding import decoded
+from protoflow.errors import DecodeError
 from protoflow.message import Message
 from protoflow.stats.dead_letters import timestamp
 
+if TYPE_CHECKING:
+    from protoflow.connection import Connection
+
 _LONGEST = 200
+
+
+def opener(
+    connection: Connection, topic: str, catalog: Catalog
+) -> Callable[[Message], Awaitable[Message]]:
+    """Returns what takes frames of a schema registry off messages that name no type; a broken
+    frame stays."""
+    framed = connection.message_publisher.framed
+    if framed is None or not framed.registry.of_topic(topic).enabled:
+        return _as_it_is
+    from protoflow.schema_registry.frame_reader import FrameReader
+
+    types = {one.message_class.DESCRIPTOR.full_name: one.type for one in catalog.messages.values()}
+    reader = FrameReader(framed.registry, types)
+
+    async def opened(message: Message) -> Message:
+        try:
+            return await reader.learned(message)
+        except DecodeError:
+            return message
+
+    return opened
+
+
+async def _as_it_is(message: Message) -> Message:
+    return message
 
 
 def payload(message: Message, catalog: Catalog) -> Any:

@@ -21,6 +21,12 @@ _BINARY_TYPES = frozenset(
 CONTENT_TYPES = {Encoding.PROTOBUF: wire.PROTOBUF, Encoding.JSON: wire.JSON}
 
 
+def is_supported(content_type: str) -> bool:
+    """Whether `decode` reads payloads of a content type; an empty one names none."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type in _BINARY_TYPES or is_json(media_type)
+
+
 def encode(message: ProtoMessage, encoding: Encoding) -> bytes:
     """Returns the payload of a message.
 
@@ -82,7 +88,10 @@ def _decode_binary(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
 
 def _no_message(payload: bytes, message_class: ProtoClass) -> DecodeError:
     # The text of protobuf may contain the payload, so it is neither repeated nor chained.
-    return DecodeError(f"{len(payload)} bytes are not a {message_class.DESCRIPTOR.full_name}")
+    hint = ""
+    if payload[:1] == b"\0":  # no protobuf message begins with field 0
+        hint = "; they begin like a frame of a schema registry: set schema_registry"
+    return DecodeError(f"{len(payload)} bytes are not a {message_class.DESCRIPTOR.full_name}{hint}")
 
 
 def _decode_json(payload: bytes, message_class: ProtoClass) -> ProtoMessage:

@@ -1,17 +1,21 @@
-"""Further transports of a service, and the topics, groups and handlers that use them."""
+"""Further transports of a service, the schema registry, and the topics, groups and handlers that
+use them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from protoflow.config.options import did_you_mean
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import DeliveryPolicy
 from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from protoflow.contract.topic_source import TopicSource
 
 #: The name of the transport that `transport` configures.
 DEFAULT: Final = "default"
@@ -20,11 +24,11 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
 
 @dataclass_record
 class NamedTransport:
-    """A transport of the settings.
+    """A transport of the settings, or the schema registry.
 
     Attributes:
-        url: the URL of the broker.
-        options: the options of the transport.
+        url: the URL of the broker or of the registry.
+        options: the options of the transport or of the registry.
     """
 
     url: TransportURL
@@ -40,15 +44,21 @@ class RouteSettings:
 
     Attributes:
         transport: the name of its transport; empty: not set here.
+        source: the existing queue, stream or topic that a topic is consumed from; None: its own.
+        schema_registry: for topics: options that differ from those of the schema registry.
     """
 
     transport: str = ""
+    source: TopicSource | None = None
+    schema_registry: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 #: What programs give as `transports`: URLs, tables or records by name.
 TransportTable: TypeAlias = Mapping[str, str | Mapping[str, Any] | NamedTransport]
 #: What programs give as `topics` and `groups`.
-RouteTable: TypeAlias = Mapping[str, Mapping[str, str] | RouteSettings]
+RouteTable: TypeAlias = Mapping[str, Mapping[str, Any] | RouteSettings]
+#: What programs give as `schema_registry`: its URL, a table or a record.
+RegistryTable: TypeAlias = str | Mapping[str, Any] | NamedTransport
 
 
 class HandlerPolicies(dict[str, DeliveryPolicy]):
@@ -90,30 +100,72 @@ def transports_of(
             continue
         if not _NAME.fullmatch(name):
             mistakes.append(f"{where}: a name has lower-case letters, digits, '_' and '-'")
-        url = table.get("url")
-        if not url:
-            mistakes.append(f"{where}.url: is missing")
-            continue
-        try:
-            parsed = url if isinstance(url, TransportURL) else TransportURL.parse(str(url))
-        except ConfigError as error:
-            mistakes += [text.replace("transport:", f"{where}.url:", 1) for text in error.problems]
-            continue
-        options = {option: value for option, value in table.items() if option != "url"}
-        found[name] = NamedTransport(url=parsed, options=options)
+        if (transport := transport_of(where, table, mistakes)) is not None:
+            found[name] = transport
     return found
 
 
-def route_of(where: str, value: Any, mistakes: list[str]) -> RouteSettings:
-    """Returns the settings of a topic or a group; collects mistakes. Raises ValueError."""
+def registry_of(table: Mapping[str, Any], mistakes: list[str]) -> NamedTransport | None:
+    """Returns the schema registry of a merged table, None if it is empty; collects mistakes."""
+    if not table:
+        return None
+    found = transport_of("schema_registry", table, mistakes)
+    if found is not None and (found.url.scheme not in ("http", "https") or not found.url.hosts):
+        mistakes.append(
+            f"schema_registry.url: {found.url.safe} is no address of a schema registry; it looks "
+            "like https://registry.internal:8081"
+        )
+    return found
+
+
+def transport_of(
+    where: str, table: Mapping[str, Any], mistakes: list[str]
+) -> NamedTransport | None:
+    """Returns the transport of a table; None with a mistake."""
+    url = table.get("url")
+    if not url:
+        mistakes.append(f"{where}.url: is missing")
+        return None
+    try:
+        parsed = url if isinstance(url, TransportURL) else TransportURL.parse(str(url))
+    except ConfigError as error:
+        mistakes += [text.replace("transport:", f"{where}.url:", 1) for text in error.problems]
+        return None
+    options = {option: value for option, value in table.items() if option != "url"}
+    return NamedTransport(url=parsed, options=options)
+
+
+def route_of(table: str, name: str, value: Any, mistakes: list[str]) -> RouteSettings:
+    """Returns the settings of a topic or a group; collects mistakes. Raises ValueError.
+
+    Args:
+        table: `topics` or `groups`.
+        name: the topic or the group.
+        value: its settings.
+        mistakes: the collected mistakes.
+    """
     if isinstance(value, RouteSettings):
         return value
+    where = f"{table}.{name!r}"
+    known = ("transport", "source", "schema_registry") if table == "topics" else ("transport",)
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: must be a table with transport")
-    for name in value.keys() - {"transport"}:
-        hint = did_you_mean(name, ("transport",))
-        mistakes.append(f"{where}.{name}: no such setting{hint or '; known is transport'}")
-    return RouteSettings(transport=str(value.get("transport", "")))
+        raise ValueError(f"{where}: must be a table with {', '.join(known)}")
+    for other in value.keys() - {*known}:
+        hint = did_you_mean(other, known) or f"; known settings: {', '.join(known)}"
+        mistakes.append(f"{where}.{other}: no such setting{hint}")
+    source: TopicSource | None = None
+    if table == "topics" and "source" in value:
+        # imported here, because few services have sources
+        from protoflow.config.topic_sources import source_of
+
+        source = source_of(f"{where}.source", value["source"], mistakes)
+    registry = value.get("schema_registry", {})
+    if not isinstance(registry, Mapping):
+        mistakes.append(f"{where}.schema_registry: must be a table")
+        registry = {}
+    return RouteSettings(
+        transport=str(value.get("transport", "")), source=source, schema_registry=registry
+    )
 
 
 def mistakes_in(

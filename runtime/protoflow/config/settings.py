@@ -12,6 +12,7 @@ from protoflow.config import conversion, named_transports, setting_fields
 from protoflow.config.named_transports import (
     DEFAULT,
     NamedTransport,
+    RegistryTable,
     RouteSettings,
     RouteTable,
     TransportTable,
@@ -48,7 +49,9 @@ class Config:
     transport: str | TransportURL = setting(TransportURL(scheme="memory"), "URL of the broker")
     transport_options: Mapping[str, Any] = setting({}, "options of the transport")
     transports: TransportTable = setting({}, "further transports by name: url, and their options")
-    topics: RouteTable = setting({}, "by topic of the contract: transport, by its name")
+    topics: RouteTable = setting(
+        {}, "by topic of the contract: transport, source, and options of its schema_registry"
+    )
     groups: RouteTable = setting({}, "by group of the contract: transport, from which it consumes")
     namespace: str = setting("", "prefix of every physical name, joined with two dots")
     variables: Mapping[str, str] = setting({}, "values of the {variables} in topics and groups")
@@ -105,6 +108,7 @@ class Config:
     outbox: str | TransportURL | None = setting(
         None, "URL of the PostgreSQL or SQLite database whose outbox a service relays"
     )
+    schema_registry: RegistryTable | None = setting(None, "URL, or a table")
     journal: str = setting("", "path of the journal, a SQLite file; empty: none")
     journal_successes: bool = setting(False, "the journal also records publishes and successes")
     journal_max_bytes: int = setting(
@@ -149,13 +153,10 @@ class Config:
                 except ValueError as error:
                     mistakes.append(f"{name} ({origin}): {error}")
                     continue
-                if name == "handlers":
+                if name in conversion.BY_NAME:
                     converted = conversion.renamed(converted, effective)
                 effective = conversion.laid_over(effective, converted)
-            if name == "handlers":
-                effective = named_transports.HandlerPolicies(effective, by_handler)
-            elif name == "transports":
-                effective = named_transports.transports_of(effective, mistakes)
+            effective = conversion.completed(name, effective, by_handler, mistakes)
             object.__setattr__(self, name, effective)
         object.__setattr__(self, "environ", None)
         object.__setattr__(self, "fallback", None)
@@ -178,6 +179,11 @@ class Config:
     def outbox_url(self) -> TransportURL | None:
         """The parts of the outbox URL; None if there is no outbox."""
         return cast("TransportURL | None", self.outbox)  # converted in __post_init__
+
+    @property
+    def registry(self) -> NamedTransport | None:
+        """The schema registry; None if there is none."""
+        return cast("NamedTransport | None", self.schema_registry)  # converted in __post_init__
 
     @property
     def stalled_after(self) -> float:

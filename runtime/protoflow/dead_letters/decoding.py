@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from protoflow import wire
+from protoflow.codecs.framing import without_frame
 from protoflow.codecs.payload import decode
 from protoflow.codecs.plain import shown
 from protoflow.contract.spec import MessageSpec
@@ -30,7 +31,8 @@ def decoded(message: Message, find: Callable[[str], MessageSpec | None]) -> Any:
     if spec is None:
         return f"({counted(len(message.payload), 'byte')})"
     try:
-        value = decode(message.payload, message.metadata.get(wire.CONTENT_TYPE), spec.message_class)
+        payload = without_frame(message.payload)
+        value = decode(payload, message.metadata.get(wire.CONTENT_TYPE), spec.message_class)
     except DecodeError as error:
         return f"({error})"
     return shown(value, spec.sensitive)

@@ -11,6 +11,7 @@ from protoflow.contract.spec import MessageSpec, PublicationSpec
 from protoflow.errors import InvalidMessageError
 from protoflow.events import CloudEvent
 from protoflow.output import Output
+from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -82,7 +83,11 @@ class EventPublisher:
     ) -> str:
         """Publishes a protobuf message to a topic; returns its id. Raises PublishError."""
         output = Output(message, metadata=metadata, topic=topic)
-        encoded = self._publisher.encode(publication_of(type(message)), output)
+        publication = publication_of(type(message))
+        try:
+            encoded = self._publisher.encode(publication, output)
+        except Unprepared as needed:
+            (encoded,) = await self._publisher.encoded(publication, (output,), needed)
         await self._publisher.messages((encoded,))
         return encoded.id
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
+from protoflow.error_codes import NO_DELAY, NOT_PUBLISHING, OTHER_LOOP
 from protoflow.errors import CapabilityError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
@@ -24,8 +25,10 @@ from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
 from protoflow.transport.capabilities import delay_problem
 from protoflow.transport.interface import Topology, TopologyMode, Transport
+from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
+    from protoflow.publishing.framed_encoder import FramedEncoder
     from protoflow.tracing.spans import PublishTracing
 
 
@@ -53,7 +56,14 @@ class MessagePublisher:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Makes spans; None if no tracer provider is configured.
         self.tracing: PublishTracing | None = None
-        self.encode = Encoder(config, clock.now)
+        #: The encoder, if it frames messages; None if the settings name no schema registry.
+        self.framed: FramedEncoder | None = None
+        if config.registry is not None:
+            from protoflow.publishing.framed_encoder import FramedEncoder
+
+            self.framed = FramedEncoder(config, clock)
+        self._now = clock.now
+        self.encode = self.framed or Encoder(config, clock.now)
 
     async def outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
@@ -61,9 +71,23 @@ class MessagePublisher:
         """Publishes outputs and returns their ids. Raises PublishError, CapabilityError."""
         if asyncio.get_running_loop() is not self._loop:
             self._refuse()
-        messages = [self.encode(publication, output) for output in outputs]
+        try:
+            messages = [self.encode(publication, output) for output in outputs]
+        except Unprepared as needed:
+            messages = await self.encoded(publication, outputs, needed)
         await self.messages(messages, owned=True)
         return list(map(_id, messages))
+
+    async def encoded(
+        self, publication: PublicationSpec, outputs: Sequence[AnyOutput], needed: Unprepared
+    ) -> list[Message]:
+        """Returns outputs that could not be encoded at once. Raises SchemaRegistryError."""
+        while True:
+            await needed.prepare()
+            try:
+                return [self.encode(publication, output) for output in outputs]
+            except Unprepared as another:
+                needed = another
 
     async def messages(self, messages: Sequence[Message], *, owned: bool = False) -> None:
         """Publishes messages. Raises the first error; the others may be published.
@@ -111,7 +135,7 @@ class MessagePublisher:
             if message.delay > 0:
                 target = target_of(self._transport, message.topic)
                 if text := delay_problem(message, target.capabilities):
-                    raise CapabilityError(text)
+                    raise CapabilityError(text, code=NO_DELAY)
 
     def close(self) -> None:
         """Stops publishing."""
@@ -122,11 +146,13 @@ class MessagePublisher:
         if self._loop is None:
             raise ProtoflowError(
                 "not open: publish inside `async with`, after the connection or the service was "
-                "started and before it was stopped"
+                "started and before it was stopped",
+                code=NOT_PUBLISHING,
             )
         raise ProtoflowError(
             "used from an event loop other than the one that opened it; in other threads use "
-            "asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync"
+            "asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync",
+            code=OTHER_LOOP,
         )
 
     def open(self, provider: Any = None) -> None:
@@ -147,6 +173,21 @@ class MessagePublisher:
         if not isinstance(self._transport, RoutedTransport):
             return None
         return OutputRoutes(self._transport, transport, self._sent)
+
+    def use(self, transport: Transport, *, frames: bool) -> None:
+        """Publishes to another transport. It must be called before `open`.
+
+        Args:
+            transport: the other transport.
+            frames: whether messages get the frames of a schema registry, which registers schemas.
+        """
+        self._transport = transport
+        self.submitter = Submitter(transport, self._sent)
+        self._publish = self.submitter.publish
+        if self.framed is not None and not frames:
+            validator = self.encode.validator
+            self.encode = Encoder(self._config, self._now)
+            self.encode.validator = validator
 
     def known(self, topics: Sequence[str]) -> None:
         """Notes topics that were already created or verified."""

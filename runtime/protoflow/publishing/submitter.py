@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from operator import attrgetter
 
+from protoflow.error_codes import NO_DELAY, TOO_LARGE
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.stats.handlers import SentMessages
@@ -88,7 +89,7 @@ def refusal(messages: Sequence[Message], capabilities: Capabilities) -> PublishR
     if any(map(_delay, messages)):
         for message in messages:
             if message.delay > 0 and (text := delay_problem(message, capabilities)):
-                return PublishRefusedError(text)
+                return PublishRefusedError(text, code=NO_DELAY)
     if limit is None:
         return None
     for message in messages:
@@ -96,6 +97,7 @@ def refusal(messages: Sequence[Message], capabilities: Capabilities) -> PublishR
         if payload is not None and len(payload) > limit:
             return PublishRefusedError(
                 f"an output of {len(payload)} bytes to {message.topic} is refused: "
-                f"the broker takes {limit}"
+                f"the broker takes {limit}",
+                code=TOO_LARGE,
             )
     return None

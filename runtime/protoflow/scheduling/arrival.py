@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from protoflow import wire
 from protoflow.codecs.cloudevents import is_structured, unwrap, without_content_type
@@ -18,9 +19,13 @@ from protoflow.scheduling.job import Job, Route
 from protoflow.scheduling.lanes import Lanes
 from protoflow.scheduling.outcome_applier import OutcomeApplier
 from protoflow.scheduling.router import Router
+from protoflow.scheduling.source_labels import SourceLabels
 from protoflow.scheduling.turns import Turns
 from protoflow.scheduling.workers import Workers
 from protoflow.transport.interface import SubscriptionSettings
+
+if TYPE_CHECKING:
+    from protoflow.scheduling.frames import Frames
 
 _log = logging.getLogger("protoflow.scheduler")
 
@@ -45,14 +50,19 @@ class Arrival:
         applier: OutcomeApplier,
         workers: Workers,
         turns: Turns,
+        frames: Frames | None = None,
     ) -> None:
         self._router = router
-        self._by_type = router.by_type
+        self._frames = frames
+        # With frames, no message takes the short way of plain events.
+        self._by_type = router.by_type if frames is None else {}
         self._lanes = lanes
         self._per_key = settings.ordering is Ordering.PER_KEY
         self._ordered = settings.ordering is not Ordering.NONE
         self._group = settings.group
         self._name = settings.name
+        source = settings.source
+        self._labels = None if source is None else SourceLabels(source, router)
         self._seen: set[str] = set()
         self._applier = applier
         self._turns = turns
@@ -113,6 +123,18 @@ class Arrival:
             delivery.failures, delivery.first_failure = failures_of(delivery, self._group)
         return job
 
+    def run_again(self, job: Job) -> None:
+        """Makes a job ready after its wait. If its frame was unknown, it arrives again, in its
+        lane."""
+        if self._frames is not None and job.route is self._frames.pending:
+            found = self._find(job.delivery)
+            if found is None:  # it was settled in another way
+                if job.lane is not None:
+                    self._turns.end(job)
+                return
+            job.message, job.route = found
+        self._turns.run_again(job)
+
     def _find(self, delivery: Delivery) -> tuple[Message, Route] | None:
         """Returns the message without its envelope, and its route; None if it was settled."""
         message = delivery.message
@@ -129,7 +151,16 @@ class Arrival:
             self._give_up(delivery, message, Undecodable(delivery.unreadable))
             return None
         try:
+            if self._frames is not None:
+                opened = self._frames.opened(message)
+                if opened is None:
+                    return message, self._frames.pending
+                message = opened
             message = _unwrapped(message)
+            if self._labels is not None:
+                message = self._labels.apply(message)
+                if message.payload is delivery.message.payload:  # no envelope
+                    delivery.message = message  # its retries and dead letters have them, too
             route = self._router.find(message)
         except DecodeError as error:
             self._give_up(delivery, message, Undecodable(str(error)))

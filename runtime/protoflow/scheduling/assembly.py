@@ -28,6 +28,8 @@ from protoflow.transport.interface import Capabilities, Transport
 if TYPE_CHECKING:
     from protoflow.journal import Journal
     from protoflow.journal.handler_journal import HandlerJournal
+    from protoflow.publishing.framed_encoder import FramedEncoder
+    from protoflow.scheduling.frames import Frames
     from protoflow.scheduling.inbox_runs import InboxRuns
 
 
@@ -69,7 +71,19 @@ def assemble(
     return Scheduler(
         plan.settings, router, transport, submitter, publisher.encode, readiness,
         crashed, 0.0 if clock.virtual else config.stalled_after, routes,
+        _frames(plan.settings.topic, publisher.framed, router, readiness, clock),
     )  # fmt: skip
+
+
+def _frames(
+    topic: str, framed: FramedEncoder | None, router: Router, readiness: Readiness, clock: Clock
+) -> Frames | None:
+    """Returns what opens the frames of a topic; None if it has none."""
+    if framed is None or not framed.registry.of_topic(topic).enabled:
+        return None
+    from protoflow.scheduling.frames import Frames
+
+    return Frames(framed.registry, router, readiness.mark_unready, clock.random)
 
 
 def _windows(
@@ -127,6 +141,7 @@ def _spec(
         pause_for=readiness.pause_for,
         journal=None if journal is None else _journal_of(journal, handler),
         transport=handler.transport,
+        source="" if handler.source is None else handler.source.name,
     )
 
 

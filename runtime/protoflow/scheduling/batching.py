@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from protoflow.context import Context, OutputEncoder
 from protoflow.contract.spec import BATCH_MESSAGES, BATCH_WAIT, BatchPolicy, PublicationSpec
+from protoflow.error_codes import ARGUMENT, coded
 from protoflow.message import Delivery, Message
 from protoflow.output import AnyOutput
 
@@ -95,7 +96,9 @@ class BatchContext(Context):
             self._places = {id(item.decoded): place for place, item in enumerate(self.items)}
         place = self._places.get(id(cause))
         if place is None:
-            raise ValueError("caused_by is not a message of this batch; pass the object itself")
+            raise ValueError(
+                coded("caused_by is not a message of this batch; pass the object itself", ARGUMENT)
+            )
         return place
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from protoflow.context import Context, OutputEncoder
 from protoflow.contract.spec import Ordering
@@ -42,6 +43,9 @@ from protoflow.transport.interface import (
     SubscriptionSettings,
 )
 
+if TYPE_CHECKING:
+    from protoflow.scheduling.frames import Frames
+
 _log = logging.getLogger("protoflow.scheduler")
 
 
@@ -65,13 +69,14 @@ class Engine:
         stall_after: seconds without movement after which waiting work turns readiness red; 0.0
             is never.
         routes: divides outputs by transport; None if there is only one transport.
+        frames: opens the frames of a schema registry; None without one.
     """
 
     def __init__(
         self, settings: SubscriptionSettings, router: Router, capabilities: Capabilities,
         submitter: Submitter, subscription: Subscription, encode: OutputEncoder,
         readiness: Readiness, in_flight: InFlight, crashed: Callable[[BaseException], None],
-        stall_after: float, routes: OutputRoutes | None = None,
+        stall_after: float, routes: OutputRoutes | None = None, frames: Frames | None = None,
     ) -> None:  # fmt: skip
         # The order is at risk if the process stood still for longer than a lease.
         ordered = settings.ordering is not Ordering.NONE
@@ -97,16 +102,24 @@ class Engine:
         admission = Admission(settings.group, self.applier, self.suspects)
         self._turns = Turns(self._lanes, self.workers, admission)
         self.put_batch = self._turns.put_batch
-        self.run_again = self._turns.run_again
+        self.run_again: Callable[[Job], None] = self._turns.run_again
         self.run_singly = self._turns.run_singly
         self.end_turn = self._turns.end
         turns = self._turns
-        self.arrival = Arrival(router, self._lanes, settings, self.applier, self.workers, turns)
+        self.arrival = self._arrival(router, turns, frames)
         self.unfinished = Unfinished(
             router, self._lanes, self.workers, self.applier, self.suspects, turns, in_flight
         )
         self.drain = self._drain()
         self.watchdog = self._watchdog(readiness, subscription, stall_after, leased)
+
+    def _arrival(self, router: Router, turns: Turns, frames: Frames | None) -> Arrival:
+        arrival = Arrival(
+            router, self._lanes, self._settings, self.applier, self.workers, turns, frames
+        )
+        if frames is not None:
+            self.run_again = arrival.run_again
+        return arrival
 
     def _suspects(self, marks: Isolation | None) -> Suspects:
         settings = self._settings

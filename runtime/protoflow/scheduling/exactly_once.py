@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import CONNECTION, Context
+from protoflow.error_codes import TOO_LARGE
 from protoflow.errors import BatchFailed, PublishRefusedError
 from protoflow.handler import Batch
 from protoflow.inbox.entries import Entry, entry_of
@@ -29,6 +30,7 @@ from protoflow.scheduling.hop_state import is_reprocessed
 from protoflow.scheduling.invoke import Topics, all_outputs, ensure_topics, keep_result, results_of
 from protoflow.scheduling.threads import Threads
 from protoflow.transport.kit.backoff import Backoff
+from protoflow.unprepared import Unprepared
 
 if TYPE_CHECKING:
     from protoflow.database import DatabaseConnection, Insertion, SyncDatabaseConnection
@@ -115,6 +117,8 @@ class ExactlyOnce:
                 return await self.once(context, items, entries)
             except UnknownTopics:
                 await ensure_topics(self.topics, all_outputs(context))
+            except Unprepared as needed:
+                await needed.prepare()
             except BatchFailed as failed:
                 raise _single(failed, len(items)) from failed.__cause__
             except Exception as error:
@@ -199,7 +203,8 @@ class ExactlyOnce:
         if len(context.outputs) > _MOST_OUTPUTS or size > _MOST_BYTES:
             raise PublishRefusedError(
                 f"{self.spec.name}: the outputs of one run are kept until it commits, at most "
-                f"{_MOST_OUTPUTS:,} messages and {_MOST_BYTES:,} bytes; publish fewer a message"
+                f"{_MOST_OUTPUTS:,} messages and {_MOST_BYTES:,} bytes; publish fewer a message",
+                code=TOO_LARGE,
             )
         return size
 

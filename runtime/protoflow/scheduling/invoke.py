@@ -18,6 +18,7 @@ from protoflow.codecs.payload import decode
 from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import Context
 from protoflow.contract.spec import ProtoClass, PublicationSpec
+from protoflow.error_codes import HANDLER_RESULT, coded
 from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
 from protoflow.handler import Batch
 from protoflow.message import Delivery, Message
@@ -30,6 +31,7 @@ from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import BYTES, MESSAGES, PublishNow, Windows
 from protoflow.sync_context import SyncContext
 from protoflow.transport.kit.backoff import Backoff
+from protoflow.unprepared import Unprepared
 
 T = TypeVar("T")
 
@@ -118,7 +120,11 @@ def _unary(
             await decode_in_thread(decode_once, context)
         result = await call(decode_once(context), context)
         if result is not None:
-            keep_result(context, publication, result)
+            try:
+                keep_result(context, publication, result)
+            except Unprepared as needed:
+                await needed.prepare()
+                keep_result(context, publication, result)
         if context.outputs and topics.unknown(context.outputs):
             await ensure_topics(topics, context.outputs)
         return DONE
@@ -134,7 +140,11 @@ def _batched(
     async def run(_delivery: Delivery, context: Context) -> Outcome:
         result = await call(_batch(context), context)
         if result is not None and publication is not None:
-            keep_result(context, publication, result)
+            try:
+                keep_result(context, publication, result)
+            except Unprepared as needed:
+                await needed.prepare()
+                keep_result(context, publication, result)
         if topics.unknown(outputs := all_outputs(context)):
             await ensure_topics(topics, outputs)
         return DONE
@@ -171,7 +181,11 @@ def _streaming(
         try:
             async with aclosing(results_of(registration, given, context, threads)) as results:
                 async for result in results:
-                    size += keep_result(context, spec.publication, result)
+                    try:
+                        size += keep_result(context, spec.publication, result)
+                    except Unprepared as needed:
+                        await needed.prepare()
+                        size += keep_result(context, spec.publication, result)
                     if windowed and (len(context.outputs) >= MESSAGES or size >= BYTES):
                         if topics.unknown(context.outputs):
                             await ensure_topics(topics, context.outputs)
@@ -197,9 +211,8 @@ def results_of(
     if not hasattr(results, "__aiter__"):
         if asyncio.iscoroutine(results):
             results.close()
-        raise TypeError(
-            f"{registration.name} must be an asynchronous generator (`async def` with `yield`)"
-        )
+        text = f"{registration.name} must be an asynchronous generator (`async def` with `yield`)"
+        raise TypeError(coded(text, HANDLER_RESULT))
     return results
 
 
@@ -254,7 +267,7 @@ def _sync(context: Context, threads: Threads) -> SyncContext:
 def keep_result(context: Context, publication: PublicationSpec | None, result: Any) -> int:
     """Keeps a result for publication, and returns the size of its payload."""
     if publication is None:
-        raise TypeError("a handler without a publication returned a message")
+        raise TypeError(coded("a handler without a publication returned a message", HANDLER_RESULT))
     output = result if isinstance(result, Output) else Output(result)
     context.add_output(publication, output)
     return len(context.outputs[-1].payload or b"")

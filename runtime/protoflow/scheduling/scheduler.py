@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from protoflow.context import OutputEncoder
 from protoflow.errors import TransportError
@@ -23,6 +24,9 @@ from protoflow.scheduling.job import Job
 from protoflow.scheduling.readiness import Readiness
 from protoflow.scheduling.router import Router
 from protoflow.transport.interface import EndsIntake, Subscription, SubscriptionSettings, Transport
+
+if TYPE_CHECKING:
+    from protoflow.scheduling.frames import Frames
 
 _log = logging.getLogger("protoflow.scheduler")
 
@@ -50,13 +54,14 @@ class Scheduler:
         stall_after: seconds without movement after which waiting work turns readiness red; 0.0
             is never.
         routes: divides outputs by transport; None if there is only one transport.
+        frames: opens the frames of a schema registry; None without one.
     """
 
     def __init__(
         self, settings: SubscriptionSettings, router: Router, transport: Transport,
         submitter: Submitter, encode: OutputEncoder, readiness: Readiness,
         crashed: Callable[[BaseException], None], stall_after: float = 0.0,
-        routes: OutputRoutes | None = None,
+        routes: OutputRoutes | None = None, frames: Frames | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.router = router
@@ -69,6 +74,7 @@ class Scheduler:
         self._crashed = crashed
         self._stall_after = stall_after
         self._routes = routes
+        self._frames = frames
         self._engine: Engine | None = None
         self._subscription: Subscription | None = None
         self._intake: asyncio.Task[None] | None = None
@@ -83,7 +89,7 @@ class Scheduler:
         engine = Engine(
             self.settings, self.router, self._transport.capabilities, self._submitter,
             subscription, self._encode, self._readiness, self.in_flight, self._crashed,
-            self._stall_after, self._routes,
+            self._stall_after, self._routes, self._frames,
         )  # fmt: skip
         for route in self.router.all:
             if route.registration.batched:

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
+from protoflow.error_codes import TOO_LATE
 from protoflow.errors import ProtoflowError
 from protoflow.routing.routes import shown_transports
 from protoflow.scheduling.scheduler import Scheduler
@@ -71,7 +72,9 @@ class Lifetime:
     async def start(self) -> None:
         """Connects, creates or verifies the topology, and starts consuming."""
         if self._began:
-            raise ProtoflowError("the service was started already; create a new service")
+            raise ProtoflowError(
+                "the service was started already; create a new service", code=TOO_LATE
+            )
         self._began = self._components.registry.closed = True
         try:
             await self._start()
@@ -88,6 +91,7 @@ class Lifetime:
         try:
             await shutdown.drain(running.subscriptions)
         finally:
+            running.ended = running.subscriptions or running.ended
             running.subscriptions = ()
             await self._close(shutdown)
 

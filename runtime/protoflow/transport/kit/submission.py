@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
+from protoflow.error_codes import UNCONFIRMED
 from protoflow.errors import PublishError, TransportError
 from protoflow.message import Message
 from protoflow.transport.answers import failure_of
@@ -15,7 +16,7 @@ from protoflow.transport.answers import failure_of
 Submit: TypeAlias = Callable[[Sequence[Message]], asyncio.Future[Sequence[PublishError | None]]]
 
 #: The result of a message without an answer.
-_OPEN: Final = PublishError("not confirmed yet")
+_OPEN: Final = PublishError("not confirmed yet", code=UNCONFIRMED)
 
 
 class Submission:

@@ -10,7 +10,8 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from protoflow.transport.interface import TransportSettings
+from protoflow.transport.interface import SubscriptionSettings, TransportSettings
+from protoflow.transports.kafka import names
 from protoflow.transports.kafka.options import KafkaOptions
 
 
@@ -54,3 +55,11 @@ class KafkaContext:
     listing: Listing = field(default_factory=Listing)
     roomy: set[str] = field(default_factory=set)
     writer: str = field(default_factory=lambda: secrets.token_hex(3))
+
+    def physical(self, topic: str) -> str:
+        """Returns the name of a topic, or of its source, at the broker."""
+        return self.settings.sources.place(topic) or names.physical(topic)
+
+    def group_id(self, settings: SubscriptionSettings) -> str:
+        """Returns the consumer group that a subscription joins."""
+        return self.settings.sources.consumer(settings.topic, settings.group)

@@ -14,6 +14,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.partitioner import murmur2
 
 from protoflow import wire
+from protoflow.error_codes import NO_DELAY, NO_SUBSCRIBER, NOT_OPEN
 from protoflow.errors import CapabilityError, PublishError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
@@ -23,7 +24,7 @@ from protoflow.transports.kafka.groups import has_group
 from protoflow.transports.kafka.partition_sender import PartitionSender
 from protoflow.transports.kafka.producers import Producers
 from protoflow.transports.kafka.publish_deadlines import Deadlines
-from protoflow.transports.kafka.record_encoder import RecordEncoder, physical_topic
+from protoflow.transports.kafka.record_encoder import RecordEncoder
 
 #: A waiting message, its partition if that is fixed, and the submission and index of its result.
 _Item: TypeAlias = tuple[Message, int | None, Submission, int]
@@ -107,7 +108,9 @@ class KafkaPublisher:
     ) -> asyncio.Future[Sequence[PublishError | None]]:
         """Queues messages; `partitions` overrides the partitions of their keys."""
         if any(map(_delay, messages)) and any(message.delay > 0 for message in messages):
-            raise CapabilityError("kafka cannot delay messages: publish without delay")
+            raise CapabilityError(
+                "kafka cannot delay messages: publish without delay", code=NO_DELAY
+            )
         submission = self._deadlines.submission(len(messages))
         topic: _Topic | None = None
         logical: str | None = None
@@ -136,10 +139,10 @@ class KafkaPublisher:
 
     def _open_topic(self, logical: str) -> _Topic:
         if self._closed:
-            raise PublishError("kafka: the transport is closed")
+            raise PublishError("kafka: the transport is closed", code=NOT_OPEN)
         if len(self._topics) >= _REMEMBERED:  # the names of topics may come from data
             self._topics = {name: item for name, item in self._topics.items() if item.is_busy}
-        topic = self._topics[logical] = _Topic(physical_topic(logical))
+        topic = self._topics[logical] = _Topic(self.encoder.physical(logical))
         return topic
 
     def _is_known(self, topic: _Topic) -> bool:
@@ -220,7 +223,8 @@ class KafkaPublisher:
         topic.has_group = await has_group(self._context.admin, topic.name)
         if not topic.has_group:
             raise PublishError(
-                f"kafka: no group consumes topic {topic.name}, and require_subscriber is set"
+                f"kafka: no group consumes topic {topic.name}, and require_subscriber is set",
+                code=NO_SUBSCRIBER,
             )
 
     @property

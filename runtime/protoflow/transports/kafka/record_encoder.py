@@ -62,6 +62,13 @@ class RecordEncoder:
         """Whether the limit of a physical topic is known."""
         return topic in self._limits
 
+    def physical(self, topic: str) -> str:
+        """Returns the topic at the broker. Raises PublishRefusedError for an invalid name."""
+        name = self._context.physical(topic)
+        if not names.is_valid(name):
+            raise PublishRefusedError(f"kafka: {topic!r} is not a valid topic name")
+        return name
+
     def limit(self, topic: str) -> int:
         """Returns the largest batch for a physical topic in bytes."""
         return self._limits.get(topic, self._context.options.max_request_size)
@@ -92,14 +99,6 @@ class RecordEncoder:
         options = self._context.options
         largest = options.max_request_size + HEADROOM
         return options.compression is Compression.NONE or size > largest
-
-
-def physical_topic(topic: str) -> str:
-    """Returns the topic at the broker. Raises PublishRefusedError for an invalid name."""
-    name = names.physical(topic)
-    if not names.is_valid(name):
-        raise PublishRefusedError(f"kafka: {topic!r} is not a valid topic name")
-    return name
 
 
 def checked(record: EncodedRecord) -> EncodedRecord:

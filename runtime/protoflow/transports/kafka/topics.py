@@ -23,7 +23,8 @@ class SubscriptionTopics:
         self, settings: SubscriptionSettings, ladder: Sequence[float], existing: Iterable[str] = ()
     ) -> None:
         self._settings = settings
-        self.main = names.physical(settings.topic)
+        source = settings.source
+        self.main = names.physical(settings.topic) if source is None else source.name
         self.rungs: dict[str, float] = {}
         self.earlier: Collection[str] = ()
         if not settings.broadcast:

@@ -1,0 +1,189 @@
+"""Schemas are asked for once, and a registry that fails costs little."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+from protoflow import Config
+from protoflow.codecs.framing import Frame, read
+from protoflow.errors import ConfigError, SchemaRegistryError
+from protoflow.schema_registry.registry import SchemaRegistry
+
+from tests.schema_registry.fake import FakeRegistry
+
+
+def registry_of(url: str, topics: Any = None, **options: Any) -> SchemaRegistry:
+    options = {"url": url, "auto_register": True, **options}
+    config = Config(
+        transport="kafka://nowhere", schema_registry=options, environ={}, topics=topics or {}
+    )
+    return SchemaRegistry(config, lambda: 0.5)
+
+
+async def test_a_type_is_registered_once_with_its_imports(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        registry = registry_of(fake.url)
+        many = (registry.prepare("orders", pb2.OrderPlaced) for _ in range(20))
+        framings = await asyncio.gather(*many)
+        await registry.prepare("orders", pb2.OrderPlaced)
+    assert len(set(map(id, framings))) == 1
+    assert fake.requests == [
+        "POST /subjects/registry%2Fv1%2Fcommon.proto/versions",
+        "POST /subjects/registry%2Fv1%2Fcommon.proto",
+        "POST /subjects/orders-value/versions",
+    ]
+    assert fake.bodies[2]["references"] == [
+        {"name": "registry/v1/common.proto", "subject": "registry/v1/common.proto", "version": 1}
+    ]
+    assert framings[0].data == bytes(Frame(2, (0,)))
+    assert registry.name_of(Frame(2, (0,))) == "registry.v1.OrderPlaced"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "subject"),
+    [
+        ("topic", "orders-value"),
+        ("record", "registry.v1.OrderPlaced.Line"),
+        ("topic_record", "orders-registry.v1.OrderPlaced.Line"),
+    ],
+)
+async def test_subjects_and_nested_messages(strategy: str, subject: str, pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        registry = registry_of(fake.url, subject_strategy=strategy)
+        framing = await registry.prepare("orders", pb2.OrderPlaced.Line)
+    assert (framing.subject, read(framing.data)[0].path) == (subject, (0, 0))
+    async with FakeRegistry().serving() as fake:  # a descriptor also has the entry of the map
+        registry = registry_of(fake.url, format="serialized")
+        framing = await registry.prepare("orders", pb2.OrderPlaced.Line)
+    assert read(framing.data)[0].path == (0, 1)
+
+
+async def test_topics_have_options_of_their_own(pb2: Any) -> None:
+    topics = {
+        "audit": {"schema_registry": {"ids": "header", "subject_strategy": "record"}},
+        "plain": {"schema_registry": {"enabled": False}},
+    }
+    async with FakeRegistry().serving() as fake:
+        registry = registry_of(fake.url, topics)
+        framing = await registry.prepare("audit", pb2.OrderBilled)
+        assert registry.of_topic("plain").enabled is False
+        assert registry.of_topic("orders").subject_strategy == "topic"
+    assert framing.subject == "registry.v1.OrderBilled"
+    assert isinstance(read(framing.data)[0].schema, UUID)
+
+
+async def test_lookups_name_file_message_subject_and_the_way_out(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        registry = registry_of(fake.url, auto_register=False)
+        with pytest.raises(SchemaRegistryError) as caught:
+            await registry.prepare_all([("orders", pb2.OrderPlaced)], 5.0)
+    text = str(caught.value)
+    assert text.startswith("registry/v1/orders.proto: registry.v1.OrderPlaced in topic orders, ")
+    assert "subject orders-value: import registry/v1/common.proto, " in text
+    assert "no such schema; register it with `protoflow schemas register`" in text
+
+
+async def test_a_type_is_learned_once_and_then_needs_no_registry(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        await registry_of(fake.url).prepare("orders", pb2.OrderPlaced)
+        guid = UUID(fake.schemas[1][1])
+        registry = registry_of(fake.url)
+        fake.requests.clear()
+        frame = Frame(2, (0, 0))
+        names = await asyncio.gather(*(registry.learn(frame) for _ in range(20)))
+        assert set(names) == {"registry.v1.OrderPlaced.Line"}
+        assert fake.requests == ["GET /schemas/ids/2"]
+        assert await registry.learn(Frame(guid, (1,))) == "registry.v1.OrderBilled"
+    assert await registry.learn(frame) == names[0]
+    assert registry.name_of(frame) == names[0]
+
+
+async def test_a_registry_that_hangs_costs_one_request(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        fake.hang = 30
+        registry = registry_of(fake.url, timeout=0.2, longest_wait=60)
+        for _ in range(50):
+            with pytest.raises(SchemaRegistryError, match=r"no answer within 0\.2 s") as caught:
+                await registry.learn(Frame(1, (0,)))
+            assert caught.value.temporary
+        assert len(fake.requests) == 1
+
+
+async def test_a_start_waits_for_the_registry(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        fake.status = 503
+        registry = registry_of(fake.url)
+        waiting = asyncio.create_task(registry.prepare_all([("orders", pb2.OrderBilled)], 60.0))
+        while not fake.requests:
+            await asyncio.sleep(0.01)
+        fake.status = 0
+        await waiting
+    assert registry.framing("orders", pb2.OrderBilled) is not None
+
+
+async def test_a_missing_schema_is_no_outage(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        registry = registry_of(fake.url)
+        for _ in range(5):
+            with pytest.raises(SchemaRegistryError, match=r"schema id 9, message 0: .*no schema 9"):
+                await registry.learn(Frame(9, (0,)))
+        assert len(fake.requests) == 1
+        await registry.prepare("orders", pb2.OrderPlaced)
+        with pytest.raises(SchemaRegistryError, match="the schema has no message 7") as caught:
+            await registry_of(fake.url).learn(Frame(2, (7,)))
+        assert not caught.value.temporary
+
+
+async def test_refusals_are_not_repeated(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        fake.status = 401
+        registry = registry_of(fake.url, username="ann", password="s3cret")
+        with pytest.raises(SchemaRegistryError, match="refused the credentials") as caught:
+            await registry.prepare_all([("orders", pb2.OrderBilled)], 30.0)
+        assert "s3cret" not in str(caught.value)
+        assert fake.headers[0]["Authorization"] == "Basic YW5uOnMzY3JldA=="
+        fake.status = 409
+        with pytest.raises(SchemaRegistryError, match="as told; keep the fields of the earlier"):
+            await registry.prepare("orders", pb2.OrderPlaced)
+        assert len(fake.requests) == 2
+        fake.status = 0
+        await registry_of(fake.url, token="t0ken").prepare("orders", pb2.OrderBilled)
+        assert fake.headers[-1]["Authorization"] == "Bearer t0ken"
+
+
+async def test_the_next_host_is_asked(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        host = fake.url.removeprefix("http://").partition("/")[0]
+        registry = registry_of(f"http://127.0.0.1:1,{host}/base")
+        await registry.prepare("orders", pb2.OrderBilled)
+        count = len(fake.requests)
+        started = time.monotonic()
+        await registry.prepare("other", pb2.OrderBilled)
+        assert len(fake.requests) == count + 1
+        assert time.monotonic() - started < 20
+
+
+def test_mistakes_in_the_options_are_reported_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        registry_of("http://a", subjekt="x", ids="trailer", timeout=-1)
+    assert caught.value.problems[0].startswith("schema_registry: unknown option 'subjekt'")
+    assert "schema_registry: option ids: must be one of payload, header" in caught.value.problems
+    with pytest.raises(ConfigError, match="option token and user or password exclude each other"):
+        registry_of("http://a", token="a", username="b", password="c")
+    with pytest.raises(ConfigError, match="option tls_ca_file needs the scheme https://"):
+        registry_of("http://a", tls_ca_file="x")
+    with pytest.raises(
+        ConfigError, match=r"topics.'t'.schema_registry: option ids: must be one of"
+    ):
+        registry_of("http://a", {"t": {"schema_registry": {"ids": "trailer"}}})
+    for settings in ({"transport": "nats://n", "topics": {}}, {"structured": True}):
+        config = Config(
+            **{"transport": "kafka://k", **settings}, environ={},
+            schema_registry={"url": "http://a", "ids": "header"},
+        )  # fmt: skip
+        with pytest.raises(ConfigError, match=r"write payload|leave `structured` unset"):
+            SchemaRegistry(config, lambda: 0.5)
