@@ -116,9 +116,8 @@ class Lifetime:
             await self._resources.enter_async_context(self._lifespan())
         await components.open_inbox(self._resources)
         # All subscriptions join before any begins, so that later rebalances meet no run.
-        for scheduler in schedulers:
-            running.subscriptions = (*running.subscriptions, scheduler)
-            await scheduler.join()
+        running.subscriptions = tuple(schedulers)
+        await join_groups(schedulers)
         for scheduler in schedulers:
             scheduler.begin()
         running.started = True
@@ -170,3 +169,24 @@ class Lifetime:
             )
             logging.shutdown()
             os._exit(128 + signal)  # the exit status that a shell reports for this signal
+
+
+async def join_groups(schedulers: Sequence[Scheduler]) -> None:
+    """Joins all groups at once, because a broker may let each wait for seconds. The subscriptions
+    of one group join in turn, because they may share a member."""
+    groups: dict[str, list[Scheduler]] = {}
+    for scheduler in schedulers:
+        groups.setdefault(scheduler.settings.group, []).append(scheduler)
+
+    async def join(group: Sequence[Scheduler]) -> None:
+        for scheduler in group:
+            await scheduler.join()
+
+    joining = [asyncio.ensure_future(join(group)) for group in groups.values()]
+    try:
+        await asyncio.gather(*joining)
+    except BaseException:
+        for task in joining:
+            task.cancel()
+        await asyncio.gather(*joining, return_exceptions=True)
+        raise

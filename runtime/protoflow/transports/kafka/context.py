@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,21 @@ from aiokafka.admin import AIOKafkaAdminClient
 from protoflow.transport.interface import SubscriptionSettings, TransportSettings
 from protoflow.transports.kafka import names
 from protoflow.transports.kafka.options import KafkaOptions
+
+
+@dataclass(slots=True, eq=False)
+class Listing:
+    """Queries for all topics, which subscriptions that start together share.
+
+    Attributes:
+        turn: held while a query waits for its answer.
+        asked: the number of queries.
+        answered: the last query that was answered.
+    """
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asked: int = 0
+    answered: int = 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -25,6 +41,7 @@ class KafkaContext:
         admin: the client for topics and positions.
         forget: called with a subscription that has stopped.
         existing: topics that existed when the transport was opened, or were seen later.
+        listing: the queries that update `existing`.
         roomy: retry and dead-letter topics, which allow larger messages than others.
         writer: the name of this process in the metadata of its commits.
     """
@@ -35,6 +52,7 @@ class KafkaContext:
     admin: AIOKafkaAdminClient
     forget: Callable[[Any], None]  # Any: a subscription, which knows this module
     existing: set[str] = field(default_factory=set)
+    listing: Listing = field(default_factory=Listing)
     roomy: set[str] = field(default_factory=set)
     writer: str = field(default_factory=lambda: secrets.token_hex(3))
 
