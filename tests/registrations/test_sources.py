@@ -72,3 +72,10 @@ def test_broadcasts_and_shared_places_are_refused() -> None:
     )
     with pytest.raises(RegistrationError, match="both consume old: each would get a part"):
         plan([orders(), registration("a.B.D", topic="other")], shared, PLAIN)
+
+
+def test_groups_share_a_log_and_not_a_queue() -> None:
+    both = [orders(), orders("a.B.D", group="audit")]
+    assert len(plan(both, config(), PLAIN)) == 2
+    assert "both consume old" in refused(both, Capabilities(sources=True))
+    assert "both consume old (consumer c)" in refused(both, PLAIN, consumer="c")

@@ -62,6 +62,7 @@ class MessagePublisher:
             from protoflow.publishing.framed_encoder import FramedEncoder
 
             self.framed = FramedEncoder(config, clock)
+        self._now = clock.now
         self.encode = self.framed or Encoder(config, clock.now)
 
     async def outputs(
@@ -173,11 +174,20 @@ class MessagePublisher:
             return None
         return OutputRoutes(self._transport, transport, self._sent)
 
-    def use(self, transport: Transport) -> None:
-        """Publishes to another transport. It must be called before `open`."""
+    def use(self, transport: Transport, *, frames: bool) -> None:
+        """Publishes to another transport. It must be called before `open`.
+
+        Args:
+            transport: the other transport.
+            frames: whether messages get the frames of a schema registry, which registers schemas.
+        """
         self._transport = transport
         self.submitter = Submitter(transport, self._sent)
         self._publish = self.submitter.publish
+        if self.framed is not None and not frames:
+            validator = self.encode.validator
+            self.encode = Encoder(self._config, self._now)
+            self.encode.validator = validator
 
     def known(self, topics: Sequence[str]) -> None:
         """Notes topics that were already created or verified."""

@@ -64,11 +64,11 @@ def plan(
     conflicts = cycles.problems(handlers)
     plans = [_subscription(group, config, conflicts) for group in groups.values()]
     conflicts += transports.conflicts(handlers)
-    conflicts += sources.conflicts(plans)
-    if conflicts:
-        raise RegistrationError(conflicts)
     if isinstance(capabilities, Capabilities):
         capabilities = {DEFAULT: capabilities}
+    conflicts += sources.conflicts(plans, capabilities)
+    if conflicts:
+        raise RegistrationError(conflicts)
     return _within(plans, capabilities, config, routes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from protoflow.config.options import did_you_mean
@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
 
 
-def conflicts(plans: Sequence[SubscriptionPlan]) -> Iterator[str]:
-    """Yields unknown types of sources, and places that two subscriptions would share."""
+def conflicts(
+    plans: Sequence[SubscriptionPlan], capabilities: Mapping[str, Capabilities]
+) -> Iterator[str]:
+    """Yields unknown types of sources, and places that two subscriptions would share.
+
+    A queue, which retains nothing for later groups, has one group of consumers only.
+    """
     owners: dict[tuple[str, str, str], str] = {}
     for plan in plans:
         settings, source = plan.settings, plan.settings.source
@@ -27,12 +32,15 @@ def conflicts(plans: Sequence[SubscriptionPlan]) -> Iterator[str]:
             hint = did_you_mean(source.type, plan.routes)
             known = ", ".join(plan.routes)
             yield f"{where}.type: no handler takes {source.type!r}{hint or f'; they take {known}'}"
-        place = settings.transport, source.name, source.consumer or settings.group
+        group = source.consumer or settings.group
+        is_queue = not capabilities[settings.transport].retains
+        place = settings.transport, source.name, "" if is_queue else group
         owner = owners.setdefault(place, settings.name)
         if owner != settings.name:
             yield (
                 f"{settings.name} and {owner} both consume {source}: each would get a part of the "
-                "messages; handle all types in one topic and group of the contract"
+                "messages; handle them in one topic and group of the contract, or give each group "
+                "a source of its own"
             )
 
 

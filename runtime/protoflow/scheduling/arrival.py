@@ -151,14 +151,16 @@ class Arrival:
             self._give_up(delivery, message, Undecodable(delivery.unreadable))
             return None
         try:
-            if self._labels is not None:  # also in retries and dead letters
-                message = delivery.message = self._labels.apply(message)
             if self._frames is not None:
                 opened = self._frames.opened(message)
                 if opened is None:
                     return message, self._frames.pending
                 message = opened
             message = _unwrapped(message)
+            if self._labels is not None:
+                message = self._labels.apply(message)
+                if message.payload is delivery.message.payload:  # no envelope
+                    delivery.message = message  # its retries and dead letters have them, too
             route = self._router.find(message)
         except DecodeError as error:
             self._give_up(delivery, message, Undecodable(str(error)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from protoflow import wire
-from protoflow.codecs.cloudevents import is_structured
 from protoflow.codecs.payload import is_supported
 from protoflow.contract.topic_source import TopicSource
 from protoflow.message import Message
@@ -28,12 +27,9 @@ class SourceLabels:
         self._only = named[0] if len(named) == 1 else ""
 
     def apply(self, message: Message) -> Message:
-        """Returns the message with its labels."""
+        """Returns a message, which is not in an envelope, with its labels."""
         metadata, added = message.metadata, dict[str, str]()
-        content_type = metadata.get(wire.CONTENT_TYPE, "")
-        if is_structured(content_type):
-            return message
-        if self._content_type and not is_supported(content_type):
+        if self._content_type and not is_supported(metadata.get(wire.CONTENT_TYPE, "")):
             added[wire.CONTENT_TYPE] = self._content_type
         kind = self._router.type_of(message)
         if kind not in self._router.by_type and (label := self._type or (not kind and self._only)):

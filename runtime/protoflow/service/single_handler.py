@@ -96,16 +96,20 @@ class SingleHandler:
         chain.check()
         ids.load()
         components.transport = broker
-        components.publisher.use(self._transport)
+        publisher = components.publisher
+        publisher.use(self._transport, frames=not rehearsal)
         async with AsyncExitStack() as resources:
             resources.callback(components.threads.close)
             resources.callback(components.close_publishers)
-            components.publisher.open(components.tracer_provider)
+            publisher.open(components.tracer_provider)
+            if publisher.framed is not None and not rehearsal:
+                declared = (one.registration.publication for one in subscription.handlers)
+                await publisher.framed.prepare(filter(None, declared))
             if rehearsal:
                 components.destination = _Refusing(self._transport)
             effects = components.effects([subscription], rehearsal=rehearsal)
             scheduler = assemble(
-                subscription, components.config, chain, self._transport, components.publisher,
+                subscription, components.config, chain, self._transport, publisher,
                 components.threads, components.clock, components.counters, crashed, None, effects,
             )  # fmt: skip
             if self._lifespan is not None:

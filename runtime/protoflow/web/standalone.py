@@ -31,6 +31,7 @@ class _Watched:
         self.transport = transport
         self.watched = watched
         self.subscriptions: Sequence[Scheduler] = ()
+        self.counted: Sequence[Scheduler] = ()
 
     def publish_topic(self, spec: HandlerSpec) -> str:
         """Returns an empty text, because nothing publishes here."""

@@ -37,6 +37,10 @@ class ForeignTopic:
             [NewTopic(self.name, self.partitions, 1, topic_configs=configs)]
         )
 
+        async with asyncio.timeout(PATIENCE):
+            while len((await self.topology())[0]) < self.partitions:
+                await asyncio.sleep(0.05)  # the brokers learn it a little later
+
     async def close(self) -> None:
         await self.admin.delete_topics([self.name])
         await self.admin.close()

@@ -19,8 +19,9 @@ from protoflow.cli.replay import versions
 from protoflow.cli.replay.report import Report
 from protoflow.cli.replay.versions import Version
 from protoflow.clock import Clock
-from protoflow.connection import Connection, transport_for
+from protoflow.connection import transport_for
 from protoflow.contract.spec import Start
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError
 from protoflow.routing.transport import learn, read_from
 from protoflow.scheduling.scheduler import Scheduler
@@ -80,10 +81,9 @@ async def replay(found: Sequence[Service], options: Options) -> ExitCode:
     config = found[0].config
     catalog = versions.imported_contract()
     topic = plan.topic_named(options.topic, catalog, config)
-    _check_log(read_from(transport_for(config, Clock()), topic), topic)
+    _versions(found, options, topic, transport_for(config, Clock()))  # mistakes need no broker
     async with looking.connection(config) as connection:
-        made = _versions(found, options, topic, connection)
-        learn(connection.transport, [each.plan.settings for each in made])
+        made = _versions(found, options, topic, connection.transport)
         reader = _reader(read_from(connection.transport, topic), topic)
         if not options.shadow:
             options.confirm(made[0].handler, topic)
@@ -166,31 +166,30 @@ class _Session:
 
 
 def _versions(
-    found: Sequence[Service], options: Options, topic: str, connection: Connection
+    found: Sequence[Service], options: Options, topic: str, broker: Transport
 ) -> list[Version]:
+    """Returns the versions. Raises ConfigError, and CapabilityError if nothing can be read."""
     choose = versions.named(options.handler, topic)
     made: list[Version] = []
     for service, target in zip(found, options.targets, strict=True):
         made.append(
             versions.version_of(
-                service, target, choose, connection.transport, shadow=options.shadow,
+                service, target, choose, topic, broker, shadow=options.shadow,
                 concurrency=options.concurrency, without=options.without,
             )
         )  # fmt: skip
         choose = versions.like(made[0])
-    return made
-
-
-def _check_log(transport: Transport, topic: str) -> None:
-    """Raises CapabilityError before a connection is opened."""
-    if not transport.capabilities.reads_topics:
+    learn(broker, [each.plan.settings for each in made])
+    if not read_from(broker, topic).capabilities.reads_topics:
         raise _no_log(topic)
+    return made
 
 
 def _no_log(topic: str) -> CapabilityError:
     return CapabilityError(
         f"the transport of {topic} keeps no log of its messages, so they cannot be replayed; "
-        "Kafka, JetStream, PostgreSQL and files keep one"
+        "Kafka, JetStream, PostgreSQL and files keep one",
+        code=NOT_SHOWN,
     )
 
 

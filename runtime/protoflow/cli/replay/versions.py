@@ -62,15 +62,17 @@ def services(names: list[str]) -> list[Service]:
 
 
 def version_of(
-    service: Service, name: str, choose: Choice, broker: Transport, *,
+    service: Service, name: str, choose: Choice, topic: str, broker: Transport, *,
     shadow: bool, concurrency: int | None, without: tuple[str, ...],
 ) -> Version:  # fmt: skip
     """Returns a handler of a service, ready to run. Raises ConfigError."""
     transport = ReplayTransport(broker, captures=shadow)
     single = service.single_handler(transport)
     plan = single.plan(choose)
+    settings = replace(plan.settings, topic=topic)
     if concurrency is not None:
-        plan = replace(plan, settings=replace(plan.settings, concurrency=concurrency))
+        settings = replace(settings, concurrency=concurrency)
+    plan = replace(plan, settings=settings)
     chain = service.middleware.drop(*without)
     if shadow:
         chain = without_effects(chain)
@@ -109,7 +111,7 @@ def like(first: Version) -> Choice:
     def choose(handlers: Mapping[str, HandlerPlan]) -> str:
         if first.handler in handlers:
             return first.handler
-        topic = first.plan.settings.topic
+        topic = first.plan.handlers[0].topic
         return _only(handlers, topic, f"give one of them the name {first.handler}")
 
     return choose

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from itertools import compress
+from operator import not_
 from typing import Any
 
 from protoflow import wire
@@ -87,24 +89,20 @@ class SourceSubscription(RedisSubscription):
 
     async def _settle_foreign(self, settlements: Sequence[Settlement]) -> list[SettleResult]:
         """Acknowledges; what failed is first published to the group's own stream."""
-        given_back = [
-            each.delivery
-            for each in settlements
-            if each.action is Action.RELEASE and not each.failures
-        ]
-        lost = await self._foreign.renew(given_back, give_back=True)
-        done = [each for each in settlements if each.delivery not in given_back]
+        unstarted = [_is_unstarted(each) for each in settlements]
+        given_back = [each.delivery for each in compress(settlements, unstarted)]
+        lost = {*map(id, await self._foreign.renew(given_back, give_back=True))}
+        done = [*compress(settlements, map(not_, unstarted))]
         again = [self._retry(each) for each in done if each.action is not Action.ACK]
         for error in await self._publisher.submit(again) if again else ():
             if error is not None:
                 raise error
         held = iter(await self._foreign.settle([each.delivery.receipt for each in done]))
-        return [
-            SettleResult.DONE
-            if (each.delivery not in lost if each.delivery in given_back else next(held))
-            else SettleResult.LOST
-            for each in settlements
+        kept = [
+            id(each.delivery) not in lost if free else next(held)
+            for each, free in zip(settlements, unstarted, strict=True)
         ]
+        return [SettleResult.DONE if each else SettleResult.LOST for each in kept]
 
     def _retry(self, settlement: Settlement) -> Message:
         message = settlement.delivery.message
@@ -129,3 +127,8 @@ class SourceSubscription(RedisSubscription):
     async def _leave(self) -> None:
         await super()._leave()
         await self._foreign.leave()
+
+
+def _is_unstarted(settlement: Settlement) -> bool:
+    """Whether a delivery is given back without a failed run, which need not be stored."""
+    return settlement.action is Action.RELEASE and not settlement.failures
