@@ -135,6 +135,11 @@ def use_all(wheel: Path, tree: Path, constraints: Path | None) -> str:
         where = made.run("python", "-c", "import protoflow; print(protoflow.__file__)").stdout
         if not where.startswith(str(made.directory.resolve())):
             sys.exit(f"protoflow is imported from {where}, not from the installed wheel")
+        # Old libraries lack names that a transport imports.
+        modules = ", ".join(text for extra, text in IMPORTS.items() if extra not in BESIDES)
+        imported = made.run("python", "-c", f"import {modules}")
+        if imported.returncode:
+            sys.exit(imported.stderr)
         done = made.run(
             *("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "300", *SUITE),
             cwd=tree,
