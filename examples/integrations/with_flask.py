@@ -10,7 +10,7 @@ from shop.v1.orders_protoflow import OrdersEventProducerSync
 
 app = Flask(__name__)
 # It connects when the first view publishes: after gunicorn or uWSGI have forked.
-events = OrdersEventProducerSync(protoflow.connect_sync(config().transport))
+events = OrdersEventProducerSync(protoflow.connect_sync(transport=config().transport))
 
 
 @app.post("/orders/<order_id>")

@@ -12,8 +12,9 @@ from protoflow.pipeline import HandlerSpec, Next
 from shop.v1.orders_pb2 import OrderPlaced
 from shop.v1.orders_protoflow import OrdersHandler
 from structlog.stdlib import ProcessorFormatter
+from structlog.typing import Processor
 
-shared = [
+shared: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso"),

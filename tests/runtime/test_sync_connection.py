@@ -43,7 +43,7 @@ def program(text: str, *arguments: object, **options: Any) -> subprocess.Complet
     """Runs a program that must end by itself; unclosed things and lost coroutines are errors."""
     done = subprocess.run(
         [sys.executable, "-Wd", "-c", textwrap.dedent(text), *map(str, arguments)],
-        capture_output=True, text=True, timeout=50,
+        capture_output=True, text=True, timeout=100,
         env={**outside(), "PYTHONPATH": f"{ROOT / 'runtime'}", **options},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
