@@ -166,7 +166,9 @@ class GoService(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         }
         await self._place.publish(payload.encode(), None, headers)
 
-    async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, revoked: Collection[Any]
+    ) -> None:
         """Watermill ends the running handler and commits before its session ends."""
         async with self._busy:
             pass
@@ -188,7 +190,7 @@ class GoService(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
                     headers = dict(record.headers)
                     assert headers[wire.WATERMILL_ID]
                     assert headers[wire.GO_SCHEMA] == b"*suitev1.Task"
-                    self._tally.old.append(json.loads(record.value).get("number", 0))
+                    self._tally.old.append(json.loads(record.value or b"{}").get("number", 0))
                     await self._consumer.commit({tp: record.offset + 1})
 
 

@@ -61,7 +61,8 @@ class ForeignTopic:
         (described,) = await self.admin.describe_topics([self.name])
         places = [(each["partition"], each["replicas"]) for each in described["partitions"]]
         wanted = ConfigResource(ConfigResourceType.TOPIC, self.name)
-        (answer,) = await self.admin.describe_configs([wanted])
+        answers: Any = await self.admin.describe_configs([wanted])
+        (answer,) = answers
         return sorted(places), sorted(map(str, answer.resources[0][4]))
 
     async def waiting(self) -> int:
@@ -117,7 +118,7 @@ async def test_old_and_new_consumers_share_a_group(walk: Walk, place: ForeignTop
 
     async def consume() -> None:
         async for record in old:
-            seen.append(int(record.value))
+            seen.append(int(record.value or b"0"))
             await old.commit()
 
     consuming = asyncio.create_task(consume())
