@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt generated brokers acceptance faults plans postgresql-servers redis-memory redis-servers fuzz simulate traces bench docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance faults plans postgresql-servers redis-memory redis-servers shadow fuzz simulate traces bench docs release-check
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -60,6 +60,9 @@ redis-memory: setup ## Acknowledge a million messages on Redis: memory stays fla
 redis-servers: setup ## Run the transport's acceptance suite on a cluster, behind a sentinel, on one server: ARGS=cluster
 	@PYTHONPATH=runtime $(PY) -m tests.transports.redis $(ARGS)
 
+shadow: setup ## Replay 100,000 messages through two versions of a handler, and find ten planted differences
+	@PROTOFLOW_SHADOW=100000 $(PYTEST) tests/topic_replay/test_shadow.py -k planted -s --timeout 3600 $(ARGS)
+
 fuzz: setup ## Fuzz intake with a million messages: ARGS="--messages N --seed S --brokers kafka,rabbitmq"
 	@PYTHONPATH=runtime $(PY) -m tests.fuzz $(ARGS)
 
@@ -80,3 +83,10 @@ docs: setup ## Write the tables in docs/ that come from the code, and build the 
 	PYTHONPATH=runtime $(PY) scripts/docs.py
 	PYTHONPATH=runtime $(PY) -m tests.parity.items > docs/parity.md
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build
+
+release-check: $(VENV)/.release ## Check a release: build, contents, metadata, installs, floors, bill of materials: ARGS="build floors"
+	@$(PY) -m scripts.release.check $(ARGS)
+
+$(VENV)/.release: $(STAMP)
+	$(PY) -m pip install --quiet --group release
+	@touch $@

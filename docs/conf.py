@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 from protoflow import __version__
+from protoflow.web import openapi
+from protoflow.web.routes import ROUTES
 from sphinx.transforms import SphinxTransform
 
 if TYPE_CHECKING:
@@ -21,7 +25,11 @@ author = "the Protoflow authors"
 release = version = __version__
 language = "en"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+sys.path.insert(0, str(Path(__file__).parent))  # sequence: draws pictures
+extensions = [
+    *("myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"),
+    "sequence",
+]
 exclude_patterns = ["_build", "README.md"]  # the table of pages on GitHub; the site has a menu
 # Code in docstrings stands between single backticks.
 default_role = "code"
@@ -88,7 +96,14 @@ class RepositoryLinks(SphinxTransform):
             link.replace_self(nodes.reference("", "", *link.children, refuri=url))
 
 
+def write_openapi(app: Sphinx) -> None:
+    """Puts the OpenAPI document of the HTTP API beside its page."""
+    text = json.dumps(openapi.document(ROUTES), indent=2)
+    (Path(app.outdir) / "openapi.json").write_text(f"{text}\n")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx's entry."""
     app.add_transform(RepositoryLinks)
+    app.connect("builder-inited", write_openapi)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

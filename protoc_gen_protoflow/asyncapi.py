@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pool, message_factory
 from protoflow import asyncapi
 from protoflow.contract import spec
 from protoflow.contract.catalog import Catalog
+from protoflow.error_codes import ASYNCAPI_LINK, coded
 
 from protoc_gen_protoflow import docs, names
 from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
@@ -138,8 +139,11 @@ class DocumentBuilder:
                 pool.Add(file.proto)
             except TypeError as error:
                 raise UserError(
-                    f"{file.name}: asyncapi requires that Python's protobuf links the file, "
-                    f"which it refuses: {error}; upgrade protobuf, or do not set asyncapi"
+                    coded(
+                        f"{file.name}: asyncapi requires that Python's protobuf links the file, "
+                        f"which it refuses: {error}; upgrade protobuf, or do not set asyncapi",
+                        ASYNCAPI_LINK,
+                    )
                 ) from None
         return pool
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from protoflow.error_codes import BAD_REQUEST, NAME_CLASH, PYTHON_NAME
+
 from protoc_gen_protoflow import names, paths
 from protoc_gen_protoflow.contract import MessageContract, ServiceContract
 from protoc_gen_protoflow.parameters import Parameters
@@ -75,6 +77,7 @@ def check_paths(files: Iterable[File], problems: Problems) -> None:
                 file.place,
                 f"becomes {file.module.replace('.', '/')}_protoflow.py in Python, as {owner} does; "
                 "rename one of the files",
+                NAME_CLASH,
             )
 
 
@@ -104,17 +107,21 @@ def _take(taken: dict[str, str], name: str, place: Location, fix: str, problems:
     owner = taken.setdefault(name, place.name)
     if owner == place.name:
         return True
-    problems.add(place, f"becomes {name} in Python, as {owner} does; {fix}")
+    problems.add(place, f"becomes {name} in Python, as {owner} does; {fix}", NAME_CLASH)
     return False
 
 
 def _check_spelling(place: Location, name: str, problems: Problems) -> None:
     if not names.is_proto_name(place.name) or "." in name:
         problems.add(
-            place, "has a name that no .proto can contain; make requests with protoc or buf"
+            place,
+            "has a name that no .proto can contain; make requests with protoc or buf",
+            BAD_REQUEST,
         )
     elif name.startswith("_"):
-        problems.add(place, f"{name} begins with '_', which is private in Python; rename it")
+        problems.add(
+            place, f"{name} begins with '_', which is private in Python; rename it", PYTHON_NAME
+        )
 
 
 def _check_message(declared: Declared, problems: Problems) -> None:
@@ -124,6 +131,7 @@ def _check_message(declared: Declared, problems: Problems) -> None:
             problems.add(
                 declared.place,
                 f"{part} is a keyword of Python, so no module can import it; rename the message",
+                PYTHON_NAME,
             )
         _check_spelling(declared.place, part, problems)
     if "DESCRIPTOR" in nested:
@@ -131,4 +139,5 @@ def _check_message(declared: Declared, problems: Problems) -> None:
             declared.place,
             "DESCRIPTOR is hidden in Python by the descriptor of the message around it; rename the "
             "message, or move it out of the other",
+            NAME_CLASH,
         )

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake of the user, reported without a traceback."""
+    """A mistake of the user, reported without a traceback; each line ends with its code."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from protoflow.error_codes import DEAD_LETTER_TOPIC, LOOP, NAME_RULE
+
 from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.contract import MethodContract
 from protoc_gen_protoflow.problems import Problems
@@ -47,7 +49,7 @@ def _check_length(route: _Route, problems: Problems) -> None:
         what = f"the dead-letter topic (default {value_rules.DEFAULT_DEAD_LETTER})"
         fix = ": shorten topic or consumer_group, or set dead_letter.topic"
     for text in value_rules.length_problems(f"{what} with its variables filled in", route.topic):
-        problems.add(route.place, text + fix)
+        problems.add(route.place, text + fix, NAME_RULE)
 
 
 def _check_outputs(route: _Route, problems: Problems) -> None:
@@ -59,6 +61,7 @@ def _check_outputs(route: _Route, problems: Problems) -> None:
             route.place,
             f"dead_letter.topic is {route.topic}, to which the method publishes its outputs, "
             "so their consumers would also get its dead letters; choose another topic",
+            DEAD_LETTER_TOPIC,
         )
     if method.output_topic == method.topic and _types(method) & {method.output.type}:
         problems.add(
@@ -66,6 +69,7 @@ def _check_outputs(route: _Route, problems: Problems) -> None:
             f"publishes {method.output.type} to {method.topic}, from which it consumes it, so "
             "that each message causes another one without end; publish to another topic or, if "
             "this is intended, return google.protobuf.Empty and publish through the context",
+            LOOP,
         )
 
 
@@ -113,12 +117,14 @@ def _report(cycle: Sequence[_Route], problems: Problems) -> None:
             first.place,
             f"dead_letter.topic is the consumed topic {first.topic}: dead letters would be "
             "consumed again; choose another topic",
+            DEAD_LETTER_TOPIC,
         )
         return
     problems.add(
         first.place,
         f"dead letters circulate for ever: {_shown(cycle)}; choose another dead_letter.topic in "
         "one of them",
+        DEAD_LETTER_TOPIC,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from protoflow.error_codes import FIELD_ROLE, NAME_RULE, NO_EFFECT
 
 from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.annotations import ROLES
@@ -71,8 +72,10 @@ class MessageReader:
         """Returns a topic of an option, with the prefix of its file."""
         prefix = self.file(place.file).topic_prefix
         full = prefix + topic
-        self._problems.extend(place, value_rules.topic_problems(what, full if topic else ""))
-        self._problems.extend(place, value_rules.doubled_problems(what, topic, prefix))
+        self._problems.extend(
+            place, value_rules.topic_problems(what, full if topic else ""), NAME_RULE
+        )
+        self._problems.extend(place, value_rules.doubled_problems(what, topic, prefix), NAME_RULE)
         return full
 
     def marks_inside(self, declared: Declared) -> list[str]:
@@ -102,6 +105,7 @@ class MessageReader:
                     place.at(index, FIELD_OPTIONS, _NUMBER),
                     "(protoflow.v1.field) has no effect on the extension "
                     f"{text(field.name)}; remove it",
+                    NO_EFFECT,
                 )
 
     def _read_file(self, file: File) -> FileContract:
@@ -113,7 +117,7 @@ class MessageReader:
         prefix = ""
         if leaf := values.pop("topic_prefix", None):
             found = list(value_rules.prefix_problems("topic_prefix", str(leaf.value)))
-            self._problems.extend(leaf.place, found)
+            self._problems.extend(leaf.place, found, NAME_RULE)
             prefix = "" if found else str(leaf.value)
         return FileContract(
             topic_prefix=prefix,
@@ -154,10 +158,12 @@ class MessageReader:
         taken = {options.type or declared.full_name}
         for index, alias in enumerate(options.aliases):
             place = _place_of_options(declared).at(number, index)
-            self._problems.extend(place, value_rules.text_problems("alias", alias))
+            self._problems.extend(place, value_rules.text_problems("alias", alias), NAME_RULE)
             if alias in taken:
                 self._problems.add(
-                    place, f"alias {alias!r} is named twice or is the type itself; remove it"
+                    place,
+                    f"alias {alias!r} is named twice or is the type itself; remove it",
+                    NAME_RULE,
                 )
             taken.add(alias)
         return tuple(options.aliases)
@@ -182,19 +188,23 @@ class MessageReader:
     ) -> None:
         name = text(field.name)
         if field.label == FieldDescriptorProto.LABEL_REPEATED:
-            self._problems.add(place, f"{role} {name} is repeated; choose a singular field")
+            self._problems.add(
+                place, f"{role} {name} is repeated; choose a singular field", FIELD_ROLE
+            )
         elif field.type not in ROLES[role].types:
             kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
             self._problems.add(
                 place,
                 f"{role} {name} is of type {kind}; "
                 f"choose a {ROLES[role].kinds} field of the message",
+                FIELD_ROLE,
             )
         if role in roles:
             self._problems.add(
                 place,
                 f"{roles[role].value} and {name} are both marked as {role}; "
                 "keep the mark on one of them",
+                FIELD_ROLE,
             )
         roles.setdefault(role, Leaf(name, literal(name), place, level=1))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.unknown_fields import UnknownFieldSet
+from protoflow.error_codes import DEAD_LETTER_TOPIC, NAME_RULE, OPTION_VALUE, UNKNOWN_OPTION
 
 from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.annotations import RULES
@@ -62,6 +63,7 @@ class OptionReader:
                 place.at(number),
                 f"field {number} of {options.DESCRIPTOR.full_name} is not known to this plugin: "
                 "the options.proto in use is newer; upgrade protoc-gen-protoflow",
+                UNKNOWN_OPTION,
             )
 
     def merged(self, *levels: Leaves) -> Leaves:
@@ -80,7 +82,7 @@ class OptionReader:
             if field.message_type is None:
                 if name == "dead_letter.topic":
                     found = value_rules.dead_letter_problems(name, value, is_shared=level < 2)
-                    self._problems.extend(location, found)
+                    self._problems.extend(location, found, DEAD_LETTER_TOPIC)
                 if leaf := self._scalar(field, name, value, location, level):
                     yield name, leaf
             elif field.message_type.full_name == "google.protobuf.Duration":
@@ -97,7 +99,9 @@ class OptionReader:
             text = self._enum(field, int(value), place)
             return Leaf(text, text, place, level) if text else None
         if rule := RULES.get(name):
-            self._problems.extend(place, rule(name, value))
+            self._problems.extend(
+                place, rule(name, value), NAME_RULE if isinstance(value, str) else OPTION_VALUE
+            )
         text = literal(value) if isinstance(value, str) else number_text(value)
         return Leaf(value, text, place, level)
 
@@ -111,18 +115,21 @@ class OptionReader:
                 place,
                 f"value {number} of {field.name} is not known to this plugin: the options.proto "
                 "in use is newer; upgrade protoc-gen-protoflow",
+                UNKNOWN_OPTION,
             )
             return None
         if not number:
             self._problems.add(
-                place, f"{field.name} is {zero}, which is not allowed; use {choices}, or remove it"
+                place,
+                f"{field.name} is {zero}, which is not allowed; use {choices}, or remove it",
+                OPTION_VALUE,
             )
             return None
         return f"_pf.{enum.name}.{known.name.removeprefix(zero.removesuffix('UNSPECIFIED'))}"
 
     def _duration(self, name: str, value: Duration, place: Location) -> float | None:
         problems = list(value_rules.duration_problems(name, value.seconds, value.nanos))
-        self._problems.extend(place, problems)
+        self._problems.extend(place, problems, OPTION_VALUE)
         return None if problems else value.seconds + value.nanos / 1_000_000_000
 
     def _problems_of_backoff(self, leaves: Leaves) -> None:
@@ -133,6 +140,7 @@ class OptionReader:
                 max(first, longest, key=lambda leaf: leaf.level).place,
                 f"retry.initial_backoff is {first.value:g} s, more than retry.max_backoff, "
                 f"{longest.value:g} s; lower the first or raise the second",
+                OPTION_VALUE,
             )
 
 

@@ -3,12 +3,17 @@
 All users of protobuf share the extension numbers of options, so a number does not identify an
 option. An option belongs to Protoflow if its file can see options.proto, and no other extension
 with the same number.
+
+Protoflow's own numbers change once, when registered ones are assigned. So options are read under
+the numbers of the options.proto of the request, which may be an older or a newer copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from protoflow.error_codes import OTHER_OPTIONS_PROTO
 
 from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import (
@@ -41,8 +46,8 @@ def _extended(own: FieldDescriptor) -> str:
     return own.containing_type.full_name if own.containing_type else ""
 
 
-_ALL = frozenset(options_pb2.DESCRIPTOR.extensions_by_name.values())
-_BY_NUMBER: dict[tuple[str, int], Any] = {(f".{_extended(own)}", own.number): own for own in _ALL}
+_BY_NAME: Mapping[str, Any] = options_pb2.DESCRIPTOR.extensions_by_name
+_ALL = frozenset(_BY_NAME.values())
 
 
 class Foreign(NamedTuple):
@@ -54,11 +59,15 @@ class Foreign(NamedTuple):
 
 def mark(request: Request) -> None:
     """Records for each file of a request which of its options belong to Protoflow."""
-    foreign = {name: dict(_foreign(file)) for name, file in request.files.items()}
+    moved = _moved(request.files.get(_PATH))
+    by_number = _by_number(moved)
+    foreign = {name: dict(_foreign(file, by_number)) for name, file in request.files.items()}
     foreign = {name: found for name, found in foreign.items() if found}
     importers = _importers(request.files)
     for name in importers:
         request.files[name].ours = _ALL
+        if moved:
+            _renumber(request.files[name], moved)
     if not foreign:
         return
     for name in importers:
@@ -78,6 +87,7 @@ def check(file: File, problems: Problems) -> None:
                 file.place.at(FILE_DEPENDENCIES, index),
                 f'imports {path}, which is not the same file as "{_PATH}"; import it by '
                 "that name and give its directory to protoc: -I$(protoc-gen-protoflow --include)",
+                OTHER_OPTIONS_PROTO,
             )
     if file.clashing:
         reported = set[Any]()
@@ -85,12 +95,37 @@ def check(file: File, problems: Problems) -> None:
             other = file.clashing.get(own)
             if other is not None and own not in reported and options.HasExtension(own):
                 reported.add(own)
-                problems.add(place.at(own.number), _clash(own, other))
+                number = file.numbers.get(own.number, own.number)
+                clash = _clash(own, number, other)
+                problems.add(place.at(own.number), clash, OTHER_OPTIONS_PROTO)
 
 
-def _clash(own: Any, other: Foreign) -> str:
+def _moved(options_proto: File | None) -> dict[Any, int]:
+    """Returns the extensions whose number in this options.proto is another one."""
+    declared = options_proto.proto.extension if options_proto else ()
+    found = ((_BY_NAME.get(text(one.name)), one.number) for one in declared)
+    return {own: number for own, number in found if own is not None and own.number != number}
+
+
+def _by_number(moved: Mapping[Any, int]) -> dict[tuple[str, int], Any]:
+    """Returns the extensions by what they extend and their numbers, here and in the request."""
+    numbers = [*((own, own.number) for own in _ALL), *moved.items()]
+    return {(f".{_extended(own)}", number): own for own, number in numbers}
+
+
+def _renumber(file: File, moved: Mapping[Any, int]) -> None:
+    """Gives options that protobuf could not recognise under their number the number of here."""
+    from protoflow.v1.numbers import unknown  # few requests need it
+
+    file.numbers = {own.number: number for own, number in moved.items()}
+    for _, options, own in _options(file):
+        for data in unknown(options, moved[own]) if own in moved else ():
+            options.Extensions[own].MergeFromString(data)
+
+
+def _clash(own: Any, number: int, other: Foreign) -> str:
     return (
-        f"option number {own.number} of {_extended(own)} belongs to "
+        f"option number {number} of {_extended(own)} belongs to "
         f"({own.full_name}) and to ({other.name}) in {other.file}, so it is ambiguous; "
         f"give ({other.name}) another number, or do not import both files here"
     )
@@ -129,21 +164,21 @@ def _importers(files: Mapping[str, File]) -> list[str]:
     return list(found)
 
 
-def _foreign(file: File) -> Iterator[tuple[Any, Foreign]]:
+def _foreign(file: File, by_number: Mapping[tuple[str, int], Any]) -> Iterator[tuple[Any, Foreign]]:
     """Yields the extensions of a file that have numbers of Protoflow options."""
     if file.package == _PACKAGE:
         return
+    for extension, scope in _extensions(file):
+        own = by_number.get((text(extension.extendee), extension.number))
+        if own is not None:
+            name = text(extension.name)
+            yield own, Foreign(f"{scope}.{name}" if scope else name, file.name)
+
+
+def _extensions(file: File) -> Iterator[tuple[FieldDescriptorProto, str]]:
+    """Yields the extensions that a file declares, each with the scope of its name."""
     for extension in file.proto.extension:
-        yield from _as_foreign(extension, file, file.package)
+        yield extension, file.package
     for declared in file.messages:
         for extension in declared.proto.extension:
-            yield from _as_foreign(extension, file, declared.full_name)
-
-
-def _as_foreign(
-    extension: FieldDescriptorProto, file: File, scope: str
-) -> Iterator[tuple[Any, Foreign]]:
-    own = _BY_NUMBER.get((text(extension.extendee), extension.number))
-    if own is not None:
-        name = text(extension.name)
-        yield own, Foreign(f"{scope}.{name}" if scope else name, file.name)
+            yield extension, declared.full_name

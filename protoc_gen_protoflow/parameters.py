@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from protoflow.error_codes import PARAMETER, coded
+
 from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.names import bad_module_segment
 
@@ -50,7 +52,7 @@ def parse(text: str) -> Parameters:
             single[name] = value
             mistakes += _mistakes(name, value)
     if mistakes:
-        raise UserError("\n".join(mistakes))
+        raise UserError("\n".join(coded(mistake, PARAMETER) for mistake in mistakes))
     return Parameters(import_map=packages, **single)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from protoflow.error_codes import PYTHON_NAME
+
 from protoc_gen_protoflow import names
 from protoc_gen_protoflow.imports import python_module
 from protoc_gen_protoflow.parameters import Parameters
@@ -32,6 +34,7 @@ def check(file: File, used: Iterable[File], parameters: Parameters, problems: Pr
                 place,
                 f"{shown} {_wrong(segment)}, so that Python cannot import its modules; rename "
                 "the file or directory",
+                PYTHON_NAME,
             )
         elif hider := _hider(other, python_module(other.name, parameters)):
             directory = other.name.rpartition("/")[0]
@@ -40,6 +43,7 @@ def check(file: File, used: Iterable[File], parameters: Parameters, problems: Pr
                 f"{directory}/ is hidden in Python by {hider}, so that its modules cannot be "
                 "imported; rename the directory, or move its modules into a package with "
                 f"--protoflow_opt=import_map={directory}/=PACKAGE",
+                PYTHON_NAME,
             )
 
 

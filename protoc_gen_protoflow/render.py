@@ -7,6 +7,8 @@ from binascii import crc32
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from protoflow.error_codes import MISSING_EXTRA, coded
+
 from protoc_gen_protoflow import resources
 from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.jinja_runtime import FILTERS, Context
@@ -86,7 +88,9 @@ def jinja_environment() -> jinja2.Environment:
         import jinja2
     except ImportError:
         raise UserError(
-            "jinja2 is missing; run: pip install 'protoc-gen-protoflow[codegen]'"
+            coded(
+                "jinja2 is missing; run: pip install 'protoc-gen-protoflow[codegen]'", MISSING_EXTRA
+            )
         ) from None
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.compiler import plugin_pb2
+from protoflow.error_codes import BAD_REQUEST, coded
 
 # protobuf recognises these options only if this module is imported before a request is parsed.
 from protoflow.v1 import options_pb2 as options_pb2
@@ -44,6 +45,8 @@ class File:
         module: its Python module path without suffix, for example `shop.v1.orders`.
         ours: the extensions that are Protoflow's options in this file; see `ours`.
         clashing: Protoflow's extensions whose numbers another extension in its imports has, too.
+        numbers: the numbers of Protoflow's extensions in the request, by those that the plugin
+            has; empty if they are the same.
     """
 
     def __init__(self, proto: FileDescriptorProto) -> None:
@@ -53,6 +56,7 @@ class File:
         self.module = module_stem(self.name)
         self.ours: frozenset[Any] = frozenset()
         self.clashing: Mapping[Any, Any] = {}
+        self.numbers: Mapping[int, int] = {}
 
     @cached_property
     def imports(self) -> tuple[str, ...]:
@@ -69,6 +73,8 @@ class File:
 
     def position(self, path: tuple[int, ...]) -> tuple[int, int] | None:
         """Returns line and column, from 1, of the longest known prefix of a path."""
+        if self.numbers:
+            path = tuple(self.numbers.get(step, step) for step in path)
         for end in range(len(path), -1, -1):
             if found := self._positions.get(path[:end]):
                 return found
@@ -197,8 +203,11 @@ class Request:
         if missing := [name for name in self._wanted if name not in self.files]:
             raise UserError(
                 "\n".join(
-                    f"{name!r} must be generated, but the request lacks it; make requests "
-                    "with protoc or buf"
+                    coded(
+                        f"{name!r} must be generated, but the request lacks it; make requests "
+                        "with protoc or buf",
+                        BAD_REQUEST,
+                    )
                     for name in missing
                 )
             )

@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from protoflow.error_codes import (
+    BAD_REQUEST,
+    NAME_RULE,
+    NO_EFFECT,
+    NO_TOPIC,
+    OPTION_VALUE,
+    RPC_FORM,
+)
+
 from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.contract import (
     Leaf,
@@ -78,6 +87,7 @@ class ServiceReader:
                     place.at(SERVICE_OPTIONS, _SERVICE),
                     "(protoflow.v1.service) has no effect on a service that consumes nothing; add "
                     "(protoflow.v1.consume) to an rpc or remove it",
+                    NO_EFFECT,
                 )
 
     def _service(
@@ -117,10 +127,9 @@ class ServiceReader:
     ) -> MethodContract | None:
         if not place.file.says(method.options, options_pb2.consume):
             self._problems.add(
-                place.at(METHOD_OPTIONS, _PUBLISH),
-                "publishes without consuming; add (protoflow.v1.consume), or publish with the "
-                "event producer of the message",
-            )
+                place.at(METHOD_OPTIONS, _PUBLISH), "publishes without consuming; add (protoflow."
+                "v1.consume), or publish with the event producer of the message", RPC_FORM,
+            )  # fmt: skip
             return None
         options = method.options.Extensions[options_pb2.consume]
         location = place.at(METHOD_OPTIONS, _CONSUME)
@@ -177,6 +186,7 @@ class ServiceReader:
                 place,
                 "batch has no effect without a stream of inputs; "
                 f"write (stream {_short(method.input_type)})",
+                NO_EFFECT,
             )
         return self._reader.policy(options.batch, place, level=2)
 
@@ -187,6 +197,7 @@ class ServiceReader:
                 leaf.place,
                 "effects exactly once and broadcast exclude each other: every process handles the "
                 "message, and only one of them would have its effects; remove one of the two",
+                OPTION_VALUE,
             )
         return leaf
 
@@ -207,10 +218,13 @@ class ServiceReader:
                     location,
                     "would publish google.protobuf.Empty; return the message to publish, or remove "
                     "(protoflow.v1.publish)",
+                    RPC_FORM,
                 )
             elif method.server_streaming:
                 self._problems.add(
-                    place, "returns a stream of Empty; remove the word stream before the output"
+                    place,
+                    "returns a stream of Empty; remove the word stream before the output",
+                    RPC_FORM,
                 )
             return None, ""
         if not publishes:
@@ -218,6 +232,7 @@ class ServiceReader:
                 place,
                 f"returns {_short(method.output_type)} but does not publish it; add "
                 "option (protoflow.v1.publish) = {}, or return google.protobuf.Empty",
+                RPC_FORM,
             )
             return None, ""
         declared = self._declared(place, method.output_type)
@@ -237,6 +252,7 @@ class ServiceReader:
             place,
             f"names {_short(type_name) or 'no message'}, which neither this file nor its imports "
             "declare; make requests with protoc or buf",
+            BAD_REQUEST,
         )
         return None
 
@@ -251,7 +267,9 @@ class ServiceReader:
             return delivery
         topic = f"{prefix}{leaf.value}"
         self._problems.extend(
-            leaf.place, value_rules.doubled_problems("dead_letter.topic", str(leaf.value), prefix)
+            leaf.place,
+            value_rules.doubled_problems("dead_letter.topic", str(leaf.value), prefix),
+            NAME_RULE,
         )
         full = leaf._replace(value=topic, text=literal(topic))
         return {**delivery, "dead_letter.topic": full}
@@ -261,10 +279,11 @@ class ServiceReader:
             place,
             f"has no topic to {option}; set (protoflow.v1.{option}).topic, or "
             f"(protoflow.v1.message).topic on {message.declared.full_name}",
+            NO_TOPIC,
         )
 
     def _group(self, place: Location, group: str) -> str:
-        self._problems.extend(place, value_rules.topic_problems("consumer_group", group))
+        self._problems.extend(place, value_rules.topic_problems("consumer_group", group), NAME_RULE)
         return group
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from protoflow.error_codes import NO_KEY, SHARED_SUBSCRIPTION
 from protoflow.v1.policy_fields import SHARED_FIELDS
 
 from protoc_gen_protoflow import loops
@@ -73,6 +74,7 @@ def _shared_leaf(name: str, methods: Sequence[MethodContract], problems: Problem
                 f"{name} is {_shown(leaf)} here and {_shown(first)} in {owner.place.name}, "
                 f"although both consume {owner.topic} in the group {owner.group}; set the same "
                 "value, or set one only",
+                SHARED_SUBSCRIPTION,
             )
     return first
 
@@ -85,6 +87,7 @@ def _shared_broadcast(methods: Sequence[MethodContract], problems: Problems) -> 
                 method.place,
                 f"broadcast differs from {said[0].place.name}, although both consume "
                 f"{method.topic} in the group {method.group}; set the same value, or set one only",
+                SHARED_SUBSCRIPTION,
             )
     return bool(said and said[0].broadcast)
 
@@ -99,6 +102,7 @@ def _check_types(methods: Sequence[MethodContract], problems: Problems) -> None:
                     method.place,
                     f"consumes {name} from {method.topic} in the group {method.group}, as "
                     f"{owner.place.name} does; change the topic or the group of one of them",
+                    SHARED_SUBSCRIPTION,
                 )
 
 
@@ -119,6 +123,7 @@ def _check_order(
         methods[0].place,
         f"ordering is per key, but {' and '.join(sorted(inputs))} has no key{aside}; mark a field "
         "of the message itself with (protoflow.v1.field).partition_key, or choose another ordering",
+        NO_KEY,
     )
 
 

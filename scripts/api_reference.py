@@ -17,6 +17,7 @@ MODULES = (
     "protoflow.outcomes",
     "protoflow.pipeline",
     "protoflow.middleware",
+    "protoflow.observability.logs",
     "protoflow.outbox",
     "protoflow.inbox",
     "protoflow.database",

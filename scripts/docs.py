@@ -22,7 +22,7 @@ from api_reference import api_reference  # type: ignore[import-not-found]  # bes
 from breaking_tables import breaking_tables  # type: ignore[import-not-found]  # beside it
 from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
-from protoflow import transports, wire
+from protoflow import explanations, transports, wire
 from protoflow.codecs.cloudevents import wrap
 from protoflow.config import Config
 from protoflow.config.url import TransportURL
@@ -318,6 +318,30 @@ def http_routes() -> str:
     return table(["request", "role", "response or effect"], rows)
 
 
+#: The kinds of errors, by the digit after PF.
+ERRORS = {
+    "1": "Contract",
+    "2": "Settings and handlers",
+    "3": "Broker",
+    "4": "Publishing",
+    "5": "Handling",
+    "6": "Dead letters",
+    "7": "Command",
+    "8": "HTTP API",
+}
+
+
+def errors() -> str:
+    """Every code, with its cause and its fix."""
+    lines: list[str] = []
+    for code, found in explanations.load().items():
+        heading = f"## {ERRORS[code[2]]}\n"
+        if heading not in lines:
+            lines.append(heading)
+        lines.append(f"### {code}\n\n**{found.title}.** {found.cause}\n\n*Fix:* {found.fix}\n")
+    return "\n".join(lines)
+
+
 def middleware_list() -> str:
     """The default chain, outermost first."""
     return " > ".join(f"`{name}`" for name in (*default_chain().names, "handler")) + "\n"
@@ -338,6 +362,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "config": config_table,
     "middleware": middleware_list,
     "commands": reference,
+    "errors": errors,
     "http-routes": http_routes,
     "python-api": api_reference,
     **annotation_tables(table),

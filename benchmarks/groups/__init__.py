@@ -20,6 +20,7 @@ from benchmarks.model import Form, Group
 GROUPS: dict[str, Callable[[Form], Group]] = {
     "kafka": brokers.kafka,
     "transform": transform.transform,
+    "outputs": transform.outputs,
     "nats": brokers.nats,
     "jetstream": brokers.jetstream,
     "rabbitmq": brokers.rabbitmq,

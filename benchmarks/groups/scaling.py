@@ -111,7 +111,7 @@ def _cores(name: str) -> Callable[[Results], str]:
 
 
 def starting(form: Form) -> Group:
-    """A service with a thousand handlers."""
+    """A service with a thousand handlers, and the command on a broker."""
     subjects = [
         Subject("ours", f"ours {transport}", "starting", (transport, "-", "--count", "1000"))
         for transport in ("memory", "sqlite")
@@ -123,7 +123,13 @@ def starting(form: Form) -> Group:
         )
         for title, subject in zip(("memory", "SQLite"), subjects, strict=True)
     ]  # fmt: skip
-    return Group("starting", "Start of a large service", subjects, rows, runs=form.count(1, 5))
+    arguments = ("kafka", "{url}", "--run", "{run}")
+    command = Subject("ours", "ours protoflow run", "starting", arguments, "kafka")
+    name = "Kafka, `protoflow run` of ten handlers: time until it is ready"
+    rows.append(Target(name, "wall_ms", (command.name,), 400.0))
+    return Group(
+        "starting", "Start of a service", [*subjects, command], rows, runs=form.count(1, 5)
+    )
 
 
 def keys(form: Form) -> Group:

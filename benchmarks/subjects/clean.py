@@ -46,8 +46,8 @@ async def rabbitmq(url: str, runs: Sequence[str]) -> None:
     names = Names(RabbitMQOptions().exchange, 1)
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
-        for run in runs:
-            topic, group = f"{run}.orders", f"{run}.sink"
+        for run, group in ((run, f"{run}.{name}") for run in runs for name in ("sink", "pipe")):
+            topic = f"{run}.orders"
             own = names.of(topic, group)
             queues = [
                 own.queue(0),

@@ -95,7 +95,8 @@ class Subject:
                 middlewares=self._middlewares,
                 default_channel=Channel(prefetch_count=256),
             )
-            self._register(broker.subscriber(queue))
+            publisher = broker.publisher(f"{name}.out", mandatory=False)
+            self._register(broker.subscriber(queue), publisher)
             await self._run(broker)
 
     async def nats(self) -> None:
@@ -125,7 +126,7 @@ class Subject:
                     durable="fs",
                     pending_msgs_limit=-1,
                 )
-            self._register(subscriber)
+            self._register(subscriber, broker.publisher(f"{subject}.out", stream=chosen.run))
             await self._run(broker)
 
     async def redis(self) -> None:

@@ -85,7 +85,7 @@ async def jetstream(
 
     connection = await nats.connect(chosen.server)
     stream = connection.jetstream()
-    await stream.add_stream(name=chosen.run, subjects=[subject])
+    await stream.add_stream(name=chosen.run, subjects=[subject, f"{subject}.out"])
     try:
         if chosen.shape != "latency":
             for start in range(0, chosen.total, WINDOW):

@@ -1,4 +1,4 @@
-"""Queues in PostgreSQL as the subject: `... ours|per-key|pgqueuer|procrastinate URL --run ...`.
+"""Queues in PostgreSQL as the subject: `... ours|raw|per-key|pgqueuer|procrastinate URL ...`.
 
 Each in a database of its own, filled before anything is consumed, at the settings that were best
 for it: pgqueuer on uvloop with batches of 500, procrastinate with 20 jobs at once. With `--shape
@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.subjects import ours
 from benchmarks.subjects.databases import database, held_transaction
 from benchmarks.subjects.deployed import deployed
-from benchmarks.subjects.messages import order
+from benchmarks.subjects.messages import event_headers, order
 from benchmarks.subjects.meter import Latencies, Meter
 from benchmarks.subjects.options import Options, options
 from benchmarks.subjects.prefill import proto_body
@@ -31,13 +31,54 @@ async def protoflow(chosen: Options, url: str, meter: Meter) -> None:
     from protoflow import Service
 
     from_here = replace(chosen, url=url)
+    shape = "transform" if chosen.shape == "transform" else "consume"
     service = Service(ours.config(from_here))
-    service.register(ours.handler("consume", meter, Latencies(0, 0)))
+    service.register(ours.handler(shape, meter, Latencies(0, 0)))
+
+    def published() -> int:
+        return sum(stats.published for stats in service.stats().values())
+
     await ours.fill(from_here)
     async with deployed(service):
-        await meter.done.wait()
+        await (meter.follow(published) if shape == "transform" else meter.done.wait())
 
 
+async def raw(chosen: Options, url: str, meter: Meter) -> None:
+    """A table of rows: 500 are claimed, their outputs written and they deleted, in one
+    transaction."""
+    import asyncpg
+    from bench.v1.orders_pb2 import Handled, Order
+
+    connection: Any = await asyncpg.connect(url)
+    for table in ("orders", "handled"):
+        await connection.execute(
+            f"CREATE TABLE {table} (id bigserial PRIMARY KEY, body bytea, headers text[])"
+        )
+    headers = [text for pair in event_headers().items() for text in pair]
+    rows = [(proto_body(number), headers) for number in range(chosen.total)]
+    await connection.copy_records_to_table("orders", records=rows, columns=("body", "headers"))
+    while not meter.done.is_set():
+        async with connection.transaction():
+            claimed = await connection.fetch(_CLAIM, WINDOW)
+            orders = [Order.FromString(row["body"]) for row in claimed]
+            outputs = [
+                (Handled(order_id=one.order_id, cents=one.cents).SerializeToString(), headers)
+                for one in orders
+            ]
+            await connection.copy_records_to_table(
+                "handled", records=outputs, columns=("body", "headers")
+            )
+            await connection.execute(
+                "DELETE FROM orders WHERE id = ANY($1)", [row["id"] for row in claimed]
+            )
+        for _ in claimed:
+            meter.tick()
+    await connection.close()
+
+
+_CLAIM = """
+SELECT id, body, headers FROM orders ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+"""
 _FILL = """
 SELECT protoflow.publish(array_agg(t), array_agg(b), array_agg(i), array_agg(k),
   array_agg('["m",{}]'::text), array_agg('x'::bytea), array_agg(0::float8))
@@ -135,6 +176,7 @@ async def procrastinate(chosen: Options, url: str, meter: Meter) -> None:
 QUEUES = {
     "per-key": per_key,
     "ours": protoflow,
+    "raw": raw,
     "pgqueuer": pgqueuer,
     "procrastinate": procrastinate,
 }

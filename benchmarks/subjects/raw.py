@@ -60,7 +60,9 @@ class Raw:
                     await consumer.commit()
 
     async def rabbitmq(self) -> None:
-        """A callback, 256 prefetched, an acknowledgement for each."""
+        """A callback, 256 prefetched, an acknowledgement for each, after its output."""
+        from aio_pika import Message
+
         chosen = self.chosen
         kind = "application/protobuf"
         name = f"{chosen.run}.raw"
@@ -68,8 +70,13 @@ class Raw:
             channel = await connection.channel()
             await channel.set_qos(prefetch_count=256)
             queue = await channel.get_queue(name)
+            send = channel.default_exchange.publish
 
             async def handle(message: Any) -> None:
+                if chosen.shape == "transform":
+                    body = _handled(message.body)
+                    output = Message(body, headers=dict(event_headers()), content_type=kind)
+                    await send(output, f"{name}.out", mandatory=False)  # as ours: nobody consumes
                 self._seen(message.body)
                 await message.ack()
 
@@ -94,12 +101,15 @@ class Raw:
         await connection.close()
 
     async def jetstream(self) -> None:
-        """A push consumer, an acknowledgement for each."""
+        """A push consumer, an acknowledgement for each; with outputs, batches of 100 are pulled."""
         from nats.js.api import ConsumerConfig
 
         chosen = self.chosen
         subject = f"{chosen.run}.orders"
         async with jetstream(chosen, subject, proto_body, event_headers()) as connection:
+            if chosen.shape == "transform":
+                await self._transform(connection.jetstream(), subject)
+                return
 
             async def handle(message: Any) -> None:
                 self._seen(message.data)
@@ -114,6 +124,22 @@ class Raw:
                 config=ConsumerConfig(max_ack_pending=1000),
             )
             await self._wait()
+
+    async def _transform(self, stream: Any, subject: str) -> None:
+        """All outputs of a batch are published at once."""
+        consumer = await stream.pull_subscribe(subject, durable="raw")
+        while not self.done.is_set():
+            batch = await consumer.fetch(100, timeout=5)
+            headers = event_headers()
+            await asyncio.gather(
+                *(
+                    stream.publish(f"{subject}.out", _handled(message.data), headers=headers)
+                    for message in batch
+                )
+            )
+            for message in batch:
+                self._seen(message.data)
+                await message.ack()
 
     async def redis(self) -> None:
         """Entries by the hundred, acknowledged and deleted together."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from protoflow.config.secret import Secret as Secret
     from protoflow.config.settings import Config as Config
-    from protoflow.connection import connect as connect
-    from protoflow.connection import connect_sync as connect_sync
+    from protoflow.connection.connection import connect as connect
+    from protoflow.connection.sync_connection import connect_sync as connect_sync
     from protoflow.context import Context as Context
     from protoflow.contract.spec import RetryPolicy as RetryPolicy
     from protoflow.errors import BatchFailed as BatchFailed
@@ -76,8 +76,8 @@ _HOMES = {
     "SyncPublisher": "producer",
     "Transport": "transport.interface",
     "Unprocessable": "outcomes",
-    "connect": "connection",
-    "connect_sync": "connection",
+    "connect": "connection.connection",
+    "connect_sync": "connection.sync_connection",
 }
 
 __all__ = [

@@ -16,6 +16,7 @@ from protoflow.connection import transport_for, transport_settings
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.names import NameResolver
 from protoflow.contract.spec import FileSpec
+from protoflow.error_codes import RESOLVED_CONTRACT
 from protoflow.errors import ConfigError
 from protoflow.registrations.plan import plan
 from protoflow.registrations.registration import Registration, of_method
@@ -119,7 +120,7 @@ def _topics(catalog: Catalog, config: Config) -> dict[str, str]:
     templates |= {one.publication.topic for one in catalog.methods if one.publication}
     found = {template: names.physical(template, "topic") for template in sorted(templates)}
     if names.problems:
-        raise ConfigError(names.problems)
+        raise ConfigError(names.problems, code=RESOLVED_CONTRACT)
     return found
 
 

@@ -20,6 +20,9 @@
     ├── ReplayError            some dead letters were not replayed, with reasons
     └── BatchFailed            raised by batch handlers to name the failed messages
 
+Each text ends with a code, `[PF305]`: docs/errors.md and `protoflow explain PF305` have the cause
+and the fix.
+
 An `Outcome` (see `protoflow.outcomes`) is no ProtoflowError: it is a handler's decision.
 """
 
@@ -27,25 +30,53 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+from protoflow import error_codes
+from protoflow.error_codes import coded
+
 
 class ProtoflowError(Exception):
-    """The root of all errors of Protoflow."""
+    """The root of all errors of Protoflow.
+
+    Attributes:
+        code: the kind of error; its text ends with it.
+    """
+
+    code: str = ""
+
+    def __init__(self, *args: object, code: str | None = None) -> None:
+        super().__init__(*args)
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return coded(super().__str__(), self.code)
 
 
-class ConfigError(ProtoflowError):
+class _ProblemsError(ProtoflowError):
+    """An error that reports several mistakes."""
+
+    def __init__(self, problems: str | Iterable[str], *, code: str | None = None) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems), code=code)
+
+    def __str__(self) -> str:
+        return "\n".join(coded(problem, self.code) for problem in self.problems)
+
+
+class ConfigError(_ProblemsError):
     """Settings or options are invalid.
 
     Attributes:
         problems: every mistake found, one sentence each.
     """
 
-    def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(self.problems))
+    code = error_codes.SETTING
 
 
 class MissingExtraError(ProtoflowError, ImportError):
     """An optional dependency is missing; the text names the command that installs it."""
+
+    code = error_codes.MISSING_EXTRA
 
     def __init__(self, extra: str, module: str) -> None:
         self.extra = extra
@@ -57,53 +88,63 @@ class MissingExtraError(ProtoflowError, ImportError):
 class GencodeError(ProtoflowError, ImportError):
     """A generated module needs a newer runtime than this one."""
 
+    code = error_codes.GENCODE
 
-class RegistrationError(ProtoflowError):
+
+class RegistrationError(_ProblemsError):
     """Handlers contradict each other or cannot be registered.
 
     Attributes:
         problems: every mistake found, one sentence each.
     """
 
-    def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(self.problems))
+    code = error_codes.HANDLER_CONFLICT
 
 
-class CapabilityError(ProtoflowError):
+class CapabilityError(_ProblemsError):
     """The transport cannot meet a demand of the contract or the config.
 
     Attributes:
         problems: every unmet demand, one sentence each.
     """
 
-    def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(self.problems))
+    code = error_codes.CAPABILITY
 
 
 class TransportError(ProtoflowError):
     """The broker or the connection failed; the client library's exception is chained."""
 
+    code = error_codes.BROKER
+
 
 class ConnectionFailedError(TransportError):
     """The broker could not be reached within the configured time."""
+
+    code = error_codes.UNREACHABLE
 
 
 class AuthenticationError(TransportError):
     """The broker refused the credentials, or the user lacks a right."""
 
+    code = error_codes.REFUSED_LOGIN
+
 
 class TopologyError(TransportError):
     """A topic, queue or stream is missing or has other settings."""
+
+    code = error_codes.TOPOLOGY
 
 
 class PublishError(TransportError):
     """The broker did not store a message; publishing it again may help."""
 
+    code = error_codes.NOT_STORED
+
 
 class PublishRefusedError(PublishError):
     """The broker refused a message permanently: too large, malformed or not authorised."""
+
+    code = error_codes.REFUSED
 
 
 class SchemaRegistryError(ProtoflowError):
@@ -114,6 +155,8 @@ class SchemaRegistryError(ProtoflowError):
             or was overloaded.
     """
 
+    code = error_codes.SCHEMA_REGISTRY
+
     def __init__(self, problem: str, *, temporary: bool = False) -> None:
         self.temporary = temporary
         super().__init__(problem)
@@ -122,17 +165,25 @@ class SchemaRegistryError(ProtoflowError):
 class DecodeError(ProtoflowError):
     """A payload cannot be decoded as its type, or the type is unknown."""
 
+    code = error_codes.UNDECODABLE
+
 
 class InvalidMessageError(ProtoflowError, ValueError):
     """A message to publish violates the rules of its contract; the text shows no value."""
+
+    code = error_codes.INVALID_MESSAGE
 
 
 class DeadLetterNotFoundError(ProtoflowError):
     """No dead letter has this id."""
 
+    code = error_codes.NO_DEAD_LETTER
+
 
 class NotReplayableError(ProtoflowError):
     """A dead letter cannot be replayed: its origin is missing or wrong."""
+
+    code = error_codes.NOT_REPLAYABLE
 
 
 class ReplayError(ProtoflowError):
@@ -143,6 +194,8 @@ class ReplayError(ProtoflowError):
         left: the reasons why dead letters stayed, by message id; the first 1,000.
         left_count: the number of selected dead letters that stayed.
     """
+
+    code = error_codes.NOT_ALL_REPLAYED
 
     def __init__(
         self,
@@ -165,6 +218,10 @@ class ReplayError(ProtoflowError):
             + "; ".join(shown)
         )
 
+    def __str__(self) -> str:
+        # its own code, after those of the reasons
+        return f"{Exception.__str__(self)} [{self.code}]"
+
 
 class BatchFailed(ProtoflowError):  # noqa: N818  the name is part of the design
     """Raised by a batch handler to name the failed messages; the other messages succeeded.
@@ -172,6 +229,8 @@ class BatchFailed(ProtoflowError):  # noqa: N818  the name is part of the design
     Args:
         errors: the error of each failed message, by its index in the batch.
     """
+
+    code = error_codes.BATCH
 
     def __init__(self, errors: Mapping[int, BaseException]) -> None:
         self.errors = dict(errors)

@@ -12,6 +12,7 @@ from protoflow import wire
 from protoflow.attributes import is_extension, time_of
 from protoflow.codecs.cloudevents import is_json
 from protoflow.context import Context
+from protoflow.error_codes import ARGUMENT, ENVELOPE, coded
 from protoflow.errors import DecodeError, InvalidMessageError
 from protoflow.ids import new_id
 from protoflow.message import Message
@@ -65,7 +66,7 @@ class CloudEvent:
             if name in wire.CORE_ATTRIBUTES
         ]  # fmt: skip
         if problems:
-            raise ValueError("no CloudEvent: " + "; ".join(problems))
+            raise ValueError(coded("no CloudEvent: " + "; ".join(problems), ARGUMENT))
 
     def message(self, topic: str) -> Message:
         """Returns the event as a message in binary mode.
@@ -110,7 +111,9 @@ class CloudEvent:
         if not message.id:
             missing.append("id")
         if missing:
-            raise DecodeError(f"the message is no CloudEvent: it lacks {', '.join(missing)}")
+            raise DecodeError(
+                f"the message is no CloudEvent: it lacks {', '.join(missing)}", code=ENVELOPE
+            )
         return cls(
             id=message.id,
             type=metadata[wire.CE_TYPE],

@@ -25,24 +25,29 @@ class _Millisecond:
     __slots__ = ("number", "numbers", "prefix")
 
     def __init__(self, number: int) -> None:
-        encode = _encode or _encoder()
         random = os.urandom(10)
         self.number = number
-        self.prefix = encode(number.to_bytes(6, "big") + random)[: -_COUNTED // 5]
+        self.prefix = _text(number.to_bytes(6, "big") + random)[: -_COUNTED // 5]
         self.numbers: Iterator[int] = count(int.from_bytes(random[-3:], "big") % _FIRST)
 
 
 _current: _Millisecond | None = None
-_encode: Callable[[bytes], str] | None = None
 
 
-def _encoder() -> Callable[[bytes], str]:
-    # Imported at the first id, because importing a `_pb2` must not load it.
-    global _encode
-    from ulid import base32
-
-    _encode = base32.encode
-    return _encode
+def _text(digest: bytes) -> str:
+    """Returns 16 bytes as 26 characters of 5 bits. They hold 130 bits, so the first is at most
+    7."""
+    # Three numbers, because arithmetic with larger ones is slow.
+    high, middle = int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:11], "big")
+    low = int.from_bytes(digest[11:], "big")
+    pairs = _PAIRS
+    return (
+        f"{pairs[high >> 40]}{pairs[high >> 30 & 1023]}{pairs[high >> 20 & 1023]}"
+        f"{pairs[high >> 10 & 1023]}{pairs[high & 1023]}"
+        f"{pairs[middle >> 30]}{pairs[middle >> 20 & 1023]}{pairs[middle >> 10 & 1023]}"
+        f"{pairs[middle & 1023]}"
+        f"{pairs[low >> 30]}{pairs[low >> 20 & 1023]}{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
+    )
 
 
 def new_id() -> str:
@@ -69,17 +74,7 @@ def derived_id(*parts: object) -> str:
     hashed = _hash or _load_hash()
     # The parts may come from messages: a lone surrogate in them is no reason to fail.
     text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
-    digest = hashed(text, digest_size=16).digest()
-    # 26 characters of 5 bits hold 130 bits, so the first is at most 7.
-    high, low = int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big")
-    pairs = _PAIRS
-    return (
-        f"{pairs[high >> 40]}{pairs[high >> 30 & 1023]}{pairs[high >> 20 & 1023]}"
-        f"{pairs[high >> 10 & 1023]}{pairs[high & 1023]}"
-        f"{pairs[low >> 70]}{pairs[low >> 60 & 1023]}{pairs[low >> 50 & 1023]}"
-        f"{pairs[low >> 40 & 1023]}{pairs[low >> 30 & 1023]}{pairs[low >> 20 & 1023]}"
-        f"{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
-    )
+    return _text(hashed(text, digest_size=16).digest())
 
 
 def time_of(id: str) -> float | None:
@@ -94,7 +89,7 @@ def time_of(id: str) -> float | None:
 
 
 def load() -> None:
-    """Loads the ULID library, so that the first message does not wait for it."""
+    """Loads the hash, so that the first message does not wait for it."""
     new_id()
     derived_id()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from protoflow.context import Context
+from protoflow.error_codes import MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome
@@ -54,6 +55,7 @@ class HandlerSpec:
         pause_for: pauses the subscription for a reason and turns readiness red; None ends this.
         journal: records the outcomes of messages, if there is a journal.
         transport: the name of the transport from which the handler consumes.
+        source: the name at the broker of the existing place that it consumes; empty: its topic.
     """
 
     name: str
@@ -74,6 +76,7 @@ class HandlerSpec:
     pause_for: Callable[[str, bool], None] = lambda _reason, _paused: None
     journal: HandlerJournal | None = None
     transport: str = "default"
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,9 @@ class Chain:
             ConfigError: the name is taken, or `before` or `after` names no middleware.
         """
         if name in self.names:
-            raise ConfigError(f"middleware {name}: already in the chain; replace it, or drop it")
+            raise ConfigError(
+                f"middleware {name}: already in the chain; replace it, or drop it", code=MIDDLEWARE
+            )
         at = len(self.links)
         if before is not None:
             at = self._index(before)
@@ -143,12 +148,14 @@ class Chain:
             if name not in names:
                 raise ConfigError(
                     f"middleware: the chain lacks {name}, so failed messages would be lost; "
-                    "replace it instead of dropping it"
+                    "replace it instead of dropping it",
+                    code=MIDDLEWARE,
                 )
         if "retry" in names and names.index("retry") < names.index("poison_queue"):
             raise ConfigError(
                 "middleware: retry is outside of poison_queue, so exhausted messages would never "
-                "reach the dead letters; put it inside"
+                "reach the dead letters; put it inside",
+                code=MIDDLEWARE,
             )
 
     def compile(self, terminal: Next, spec: HandlerSpec) -> Next:
@@ -163,7 +170,7 @@ class Chain:
             if link.name == name:
                 return index
         known = ", ".join(self.names)
-        raise ConfigError(f"middleware {name}: not in the chain, which is {known}")
+        raise ConfigError(f"middleware {name}: not in the chain, which is {known}", code=MIDDLEWARE)
 
 
 def chain_of(given: Chain | Sequence[Middleware] | None, default: Iterable[Named]) -> Chain:

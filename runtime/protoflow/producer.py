@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 from google.protobuf.message import Message as ProtoMessage
 
 from protoflow.contract.spec import PublicationSpec
+from protoflow.error_codes import DATABASE
 from protoflow.errors import ConfigError
 from protoflow.output import AnyOutput, Messages, Output
 
@@ -236,6 +237,7 @@ def _bound(publisher: Any, connection: object) -> Any:
     if bind is None:
         raise ConfigError(
             f"{type(publisher).__name__} cannot publish in a transaction; leave out in_=, or make "
-            "the producer with the service or with the result of protoflow.connect"
+            "the producer with the service or with the result of protoflow.connect",
+            code=DATABASE,
         )
     return bind(connection)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,21 @@ def program_environment() -> dict[str, str]:
     path = f"{REPOSITORY}:{REPOSITORY / 'runtime'}:{GENERATED}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PROTOFLOW_")}
     return {**kept, "PYTHONPATH": path, "SUITE_GENERATED": str(GENERATED)}
+
+
+def handler(service: str, call: Callable[..., Any], *, sync: bool = False) -> Any:
+    """An instance of the generated handler class of a service, all its methods `call`."""
+    base = getattr(pf, f"{service}Handler{'Sync' if sync else ''}")
+    methods = {method.handler: staticmethod(call) for method in base.__protoflow_spec__.methods}
+    return type(service, (base,), methods)()
+
+
+def sync_handler(service: str, call: Callable[..., Any]) -> Any:
+    """The same for a plain function, which runs in a thread."""
+    return handler(service, call, sync=True)
+
+
+def method(service: str) -> str:
+    """The full name of the (first) method of a service."""
+    name: str = getattr(pf, f"{service}Handler").__protoflow_spec__.methods[0].name
+    return name

@@ -35,27 +35,12 @@ from protoflow.transport import (
     TransportSettings,
 )
 
+from tests.acceptance.contract import handler as handler
+from tests.acceptance.contract import method as method
 from tests.acceptance.contract import pb, pf
+from tests.acceptance.contract import sync_handler as sync_handler
 from tests.acceptance.faulty import Faulty
 from tests.acceptance.targets import Target
-
-
-def handler(service: str, call: Callable[..., Any], *, sync: bool = False) -> Any:
-    """An instance of the generated handler class of a service, all its methods `call`."""
-    base = getattr(pf, f"{service}Handler{'Sync' if sync else ''}")
-    methods = {method.handler: staticmethod(call) for method in base.__protoflow_spec__.methods}
-    return type(service, (base,), methods)()
-
-
-def sync_handler(service: str, call: Callable[..., Any]) -> Any:
-    """The same for a plain function, which runs in a thread."""
-    return handler(service, call, sync=True)
-
-
-def method(service: str) -> str:
-    """The full name of the (first) method of a service."""
-    name: str = getattr(pf, f"{service}Handler").__protoflow_spec__.methods[0].name
-    return name
 
 
 class Watcher:

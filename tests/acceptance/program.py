@@ -20,8 +20,7 @@ from typing import Any
 from protoflow.config import Config
 from protoflow.service import Service
 
-from tests.acceptance.contract import pb
-from tests.acceptance.harness import handler
+from tests.acceptance.contract import handler, pb
 
 
 class Log:

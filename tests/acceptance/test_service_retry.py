@@ -383,7 +383,7 @@ async def test_a_run_that_takes_too_long_is_cancelled_and_counted(harness: Harne
     assert seen.attempts == [1, 2]
     assert cancelled == [1, 1]
     assert dead_letter.metadata[wire.PF_ERROR_TYPE] == "TimeoutError"
-    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "timed out after 0.1 s"
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "timed out after 0.1 s [PF505]"
 
 
 @pytest.mark.real_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cli import schemas
+from tests.cli.forks import Forks
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +78,10 @@ class Done:
         return json.loads(self.out)
 
 
+_forks = Forks()
+atexit.register(_forks.close)
+
+
 class Project:
     """A folder that commands run in."""
 
@@ -101,14 +107,11 @@ class Project:
         return [sys.executable, "-m", "protoflow.cli", *arguments]
 
     def __call__(self, *arguments: str, stdin: str = "") -> Done:
-        done = subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environ, input=stdin,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert "Traceback" not in done.stderr, done.stderr
-        if "--json" in arguments and done.stdout:
-            schemas.validate(arguments, done.stdout)
-        return Done(done.returncode, done.stdout, done.stderr)
+        done = Done(*_forks.run(arguments, self.folder, self.environ, stdin))
+        assert "Traceback" not in done.err, done.err
+        if "--json" in arguments and done.out:
+            schemas.validate(arguments, done.out)
+        return done
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A command that goes on."""

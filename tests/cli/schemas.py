@@ -15,7 +15,7 @@ from protoflow.cli.app import app
 
 FOLDER = Path(protoflow.cli.__file__).with_name("schemas")
 #: Commands that print one JSON object a line.
-STREAMS = {"publish", "tail"}
+STREAMS = {"publish", "replay", "tail"}
 #: Written to a file, whatever the options.
 FILES = {"dlq-export"}
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+import urllib.request
 
 import pytest
 
+from tests.brokers.base import free_port
 from tests.cli.conftest import Project
 
 
@@ -28,3 +30,16 @@ def test_a_secret_is_not_written_into_a_project(project: Project) -> None:
     assert "leave it out here" in done.err
     assert "hunter2" not in done.err
     assert not (project.folder / "shop").exists()
+
+
+def test_a_first_start_handles_a_message_and_shows_the_dashboard(project: Project) -> None:
+    port = str(free_port())
+    running = project.start("init", "shop", "--start", "--http", port)
+    assert running.stderr is not None
+    lines = iter(running.stderr.readline, "")
+    assert "1990 cents" in next(line for line in lines if "billed" in line)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
+        assert b"<title>Protoflow</title>" in page.read()
+    running.terminate()
+    running.communicate(timeout=30)
+    assert running.returncode == 0

@@ -217,7 +217,7 @@ def test_what_nobody_can_scrub_is_not_shown() -> None:
     assert "secret" not in error_text(ValueError("secret"), None, SENSITIVE)
     assert "secret" not in traceback_text(ValueError("secret"), (), SENSITIVE)
     # Our own errors quote nothing, and without sensitive fields there is nothing to hide.
-    assert error_text(DecodeError("7 bytes"), None, SENSITIVE) == "7 bytes"
+    assert error_text(DecodeError("7 bytes"), None, SENSITIVE) == "7 bytes [PF501]"
     assert error_text(ValueError("plain"), None, {}) == "plain"
 
 

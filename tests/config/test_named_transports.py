@@ -123,7 +123,7 @@ def test_settings_that_are_replaced_keep_the_transports_of_handlers(tmp_path: Pa
 
 def test_tables_of_another_shape_are_refused() -> None:
     assert mistakes(topics={"t": "audit"}) == (
-        "topics (argument): topics.'t': must be a table with transport or schema_registry",
+        "topics (argument): topics.'t': must be a table with transport, source, schema_registry",
     )
     assert mistakes(topics={"t": {"transprot": "audit"}}) == (
         "topics.'t'.transprot: no such setting; did you mean transport?",

@@ -12,7 +12,9 @@ import psycopg
 import pytest
 from protoflow.database import TransactionWatch, adapt, adapt_sync
 from protoflow.errors import ConfigError
+from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from tests.database import users
 
@@ -109,3 +111,34 @@ async def test_other_objects_are_refused_with_what_is_known(postgres_url: str) -
     with pytest.raises(ConfigError, match=r"protoflow\.connect\(\.\.\.\)"):
         adapt_sync(connection)
     await connection.close()
+
+
+def test_connections_of_synchronous_libraries_lead_to_their_driver(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    urls = (
+        f"sqlite:///{tmp_path}/a.db",
+        postgres_url.replace("postgresql:", "postgresql+psycopg:"),
+    )
+    for url in urls:
+        engine = create_engine(url)
+        with engine.connect() as connection:
+            assert adapt_sync(connection).fetch("SELECT 1") == [(1,)]
+        with Session(engine) as session:
+            session.execute(text("CREATE TABLE IF NOT EXISTS orders (id INTEGER)"))
+            session.execute(text("INSERT INTO orders VALUES (1)"))
+            adapted = adapt_sync(session)
+            assert (adapted.in_transaction, adapted.autocommits) == (True, False)
+            assert adapted.fetch("SELECT id FROM orders") == [(1,)], "in the same transaction"
+            session.rollback()
+        scoped = scoped_session(sessionmaker(engine))
+        assert adapt_sync(scoped).fetch("SELECT 1") == [(1,)]
+        scoped.remove()
+        engine.dispose()
+
+
+async def test_a_synchronous_session_needs_a_synchronous_publisher() -> None:
+    engine = create_engine("sqlite://")
+    with Session(engine) as session, pytest.raises(ConfigError, match="connect_sync"):
+        await adapt(session)
+    engine.dispose()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from protoflow import Message, connect
+from protoflow.connection import Connection
 from protoflow.errors import TransportError
 from protoflow.testing.broker_traces import (
     RULES,
@@ -27,7 +28,7 @@ from protoflow.testing.broker_traces import (
 )
 
 from tests.brokers import kind, start_own
-from tests.brokers.base import RunningBroker, TestBroker
+from tests.brokers.base import RunningBroker, TestBroker, free_port
 from tests.faults.ledger import Verdict, judge
 from tests.faults.proxy import FaultProxy
 
@@ -115,6 +116,19 @@ class Harness:
         """Holds what the processes recorded to the model of the broker."""
         return check(read_trace(self.directory.glob("trace-*.jsonl")), self.name)
 
+    def go_through(self, proxy: FaultProxy) -> None:
+        """Puts a proxy between the broker and the consumers, not the publisher."""
+        self.proxy = proxy
+        self.consumer_url = proxy.url
+
+    def publisher(self) -> Connection:
+        """A connection that publishes."""
+        return connect(self.url, environ={}, connect_timeout=60)
+
+    def store(self) -> Connection:
+        """A connection to where the dead letters are."""
+        return connect(self.url, environ={}, connect_timeout=60)
+
     def spawn(self, count: int = 1) -> list[Consumer]:
         """Starts consumers."""
         made = [
@@ -139,7 +153,7 @@ class Harness:
         when the one before is confirmed, so the publisher never breaks the order itself."""
         rounds = self.count // KEYS
         pause = self.duration / rounds
-        async with connect(self.url, environ={}, connect_timeout=60) as connection:
+        async with self.publisher() as connection:
             transport = RecordedTransport(
                 connection.transport, "publisher", self._trace, time.monotonic
             )
@@ -183,7 +197,7 @@ class Harness:
         """Waits until everything is handled or dead-lettered; the ids of the dead letters."""
         deadline = time.monotonic() + PATIENCE
         dead_letters: set[str] = set()
-        async with connect(self.url, environ={}, connect_timeout=60) as connection:
+        async with self.store() as connection:
             topic = f"{self.run}.orders..sink..dead"
             while time.monotonic() < deadline:
                 # A cluster that has just got its quorum back may not answer yet.
@@ -240,13 +254,35 @@ class Harness:
                 consumer.stop()
 
 
+class WebhookHarness(Harness):
+    """Webhooks that several processes receive at one port, and store before they answer."""
+
+    def __init__(self, name: str, url: str, directory: Path, count: int) -> None:
+        super().__init__(name, url, directory, count)
+        self.consumer_url = self._target = f"http://127.0.0.1:{free_port()}"
+        self.options = {"hand_off": url, "reuse_port": True}
+
+    def go_through(self, proxy: FaultProxy) -> None:
+        """See `Harness.go_through`. Here it is between the publisher and the consumers."""
+        self.proxy = proxy
+        self._target = proxy.url
+
+    def publisher(self) -> Connection:
+        """See `Harness.publisher`."""
+        target = {"topic": "*", "url": self._target + "/{topic}"}
+        options = {"targets": [target], "allowed_networks": ["127.0.0.0/8"]}
+        return connect("http://", environ={}, transport_options=options)
+
+
 @contextlib.contextmanager
 def harness(
     name: str, directory: Path, count: int, broker_kind: TestBroker | None = None
 ) -> Iterator[Harness]:
-    """A harness on a broker of its own; on SQLite a file."""
-    if name == "sqlite":
-        made = Harness(name, f"sqlite:///{directory}/queue.db", directory, count)
+    """A harness on a broker of its own; on SQLite a file, and webhooks are stored in one."""
+    if name in ("sqlite", "http"):
+        made = (WebhookHarness if name == "http" else Harness)(
+            name, f"sqlite:///{directory}/queue.db", directory, count
+        )
         try:
             yield made
         finally:
@@ -256,6 +292,8 @@ def harness(
         url = broker.url
         if name == "jetstream":
             url = url.replace("nats://", "jetstream://")
+        if name == "sqs":
+            url += "?fifo=key&wait_time=1"
         made = Harness(name, url, directory, count)
         made.broker = broker
         made.kind = broker_kind or kind(name)

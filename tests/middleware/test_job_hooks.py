@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from protoflow import Context, Skip
+from protoflow import Context, RetryAfter, Skip
 from protoflow.middleware import (
     Dependencies,
     JobContext,
@@ -51,6 +51,25 @@ async def test_hooks_see_every_attempt_with_a_filled_context() -> None:
     assert started < job.started_at < started + 10
     assert job.context.attempt == 2
     assert [str(error) for error in errors] == ["no"]
+    assert isinstance(seen[1][1].outcome, RetryAfter)
+    assert [job.outcome for kind, job in seen if kind != "error"] == [None] * 3
+
+
+async def test_the_hook_of_errors_knows_what_follows() -> None:
+    outcomes: list[str] = []
+
+    def failed(job: JobContext, _error: BaseException) -> None:
+        outcomes.append(type(job.outcome).__name__)
+
+    async def broken(_message: object, _context: Context) -> None:
+        raise ValueError("no")
+
+    async with running(
+        worker(broken), dependencies=Dependencies(hooks=JobHooks(on_job_error=failed))
+    ) as service:
+        await put(service, "a")
+    assert outcomes[-1] == "Exhausted"
+    assert set(outcomes[:-1]) == {"RetryAfter"}
 
 
 async def test_a_failing_hook_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:

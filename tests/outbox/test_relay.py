@@ -111,7 +111,7 @@ async def test_a_refused_one_is_parked_and_its_key_goes_on(
     (record,) = [one for one in caplog.records if "was parked" in one.getMessage()]
     assert "too large" in record.__dict__["error"]
     (parked,) = await store.parked()
-    assert (parked.message.id, parked.reason) == ("1", "too large")
+    assert (parked.message.id, parked.reason) == ("1", "too large [PF402]")
     broker.judge = lambda each: None
     await store.unpark([parked.position])
     async with relay_of(store, broker):
@@ -149,7 +149,7 @@ async def test_an_outage_parks_nothing_and_is_reported(store: AnyOutbox) -> None
         async with asyncio.timeout(10):
             while len(broker.submitted) < 60:
                 await asyncio.sleep(0.01)
-        assert relay.problem == "the outbox is not relayed: no connection"
+        assert relay.problem == "the outbox is not relayed: no connection [PF401]"
         assert len(relay._troubles) <= 110, "it hoards nothing"
         away = False
         await empty(store)
@@ -259,7 +259,7 @@ async def test_a_broker_that_raises_is_an_outage(store: AnyOutbox) -> None:
     await store.store([message(0)], None)
     relay = relay_of(store, Broker(judge))
     assert await relay.relay() == 0
-    assert relay.problem == "the outbox is not relayed: the connection is closed"
+    assert relay.problem == "the outbox is not relayed: the connection is closed [PF301]"
 
 
 async def test_an_unreadable_entry_is_parked(store: AnyOutbox, url: str) -> None:

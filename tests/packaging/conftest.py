@@ -102,8 +102,10 @@ def environment(
         venv.create(directory / "venv", symlinks=True)
         made = Environment(directory / "venv", directory / "work")
         made.work.mkdir()
-        pip = (sys.executable, "-m", "pip", "--python", made.python, "install", "--quiet")
-        run(*pip, "--no-index", "--find-links", wheelhouse, *requirements, cwd=directory)
+        # What is imported is compiled then: a small part of what is installed.
+        options = ("--quiet", "--no-compile", "--no-index", "--find-links", wheelhouse)
+        pip = (sys.executable, "-m", "pip", "--python", made.python, "install", *options)
+        run(*pip, *requirements, cwd=directory)
         return made
 
     return make

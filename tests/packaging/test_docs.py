@@ -66,6 +66,14 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in slugs, f"{document.name}: {target}"
 
 
+def test_each_page_states_its_question_first() -> None:
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        if path.stem in ("index", "README"):
+            continue
+        first = path.read_text().split("\n\n")[1]
+        assert "?" in first.partition(". ")[0], path.name
+
+
 def test_nobody_is_reported_to_install_a_stranger() -> None:
     for path in DOCUMENTS:
         assert not re.search(r"pip install (-\S+ )*'?protoflow", path.read_text()), path
@@ -90,7 +98,8 @@ def test_every_annotation_is_documented() -> None:
 
 
 def test_the_headers_of_the_runtime_are_documented_and_no_others() -> None:
-    written = (ROOT / "docs" / "wire.md").read_text() + (ROOT / "docs" / "delivery.md").read_text()
+    pages = ("wire", "delivery", "retries")
+    written = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in pages)
     code = "".join(path.read_text() for path in (ROOT / "runtime").rglob("*.py"))
     documented = set(re.findall(r"`(pf_[a-z_]+)`", written))
     assert documented <= set(re.findall(r'"(pf_[a-z_]+)"', code))

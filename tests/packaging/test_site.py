@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from protoflow import explanations
 
 from tests.packaging.conftest import ROOT
 
@@ -38,6 +40,23 @@ def test_every_page_is_there_and_loads_nothing_from_elsewhere(site: Path) -> Non
         text = (site / f"{page}.html").read_text()
         assert not LOADED.findall(text), page
     assert (site / "searchindex.js").stat().st_size > 100_000
+
+
+def test_the_openapi_document_is_beside_its_page(site: Path) -> None:
+    assert json.loads((site / "openapi.json").read_text())["openapi"] == "3.1.0"
+    assert 'href="openapi.json"' in (site / "http-api.html").read_text()
+
+
+def test_concepts_have_pictures_in_the_colours_of_the_theme(site: Path) -> None:
+    for page in ("delivery", "order", "retries", "shutdown", "transactions", "policies"):
+        text = (site / f"{page}.html").read_text()
+        assert '<svg class="sequence" role="img"' in text, page
+        assert "var(--color-foreground-primary" in text
+
+
+def test_errors_can_be_linked_by_code(site: Path) -> None:
+    text = (site / "errors.html").read_text()
+    assert all(f'id="{code.lower()}"' in text for code in explanations.load())
 
 
 def test_links_that_leave_the_site_lead_to_the_repository(site: Path) -> None:

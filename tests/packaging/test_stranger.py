@@ -18,7 +18,7 @@ from tests.brokers import url_of
 from tests.outside import outside
 from tests.packaging.conftest import Distributions, Environment
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.xdist_group("distributions"), pytest.mark.timeout(400)]
 
 
 class Stranger:

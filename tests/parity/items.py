@@ -139,8 +139,9 @@ def table() -> str:
     lines = [
         "# Parity with the Go runtime",
         "",
-        "This table lists every exported item of the package `runtime` of Go protoflow v0.5.1, with its Python",
-        "name and the test that proves it. `make docs` writes this page from `tests/parity/items.py`.",
+        "What is the Python name of each exported item of the Go runtime? This table lists every",
+        "exported item of the package `runtime` of Go protoflow v0.5.1, with its Python name and",
+        "the test that proves it. `make docs` writes this page from `tests/parity/items.py`.",
         "",
         "| Go | Python | proved by |",
         "|---|---|---|",

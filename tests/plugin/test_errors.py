@@ -310,7 +310,7 @@ def test_directories_that_are_hidden(generate: Generate, path: str, hider: str) 
     (line,) = generate({path: HEAD + MESSAGES}).errors
     assert line.startswith(f"{path}: shop.v1: {directory}/ is hidden in Python by {hider}, so that")
     assert "rename the directory, or move its modules into a package with " in line
-    assert line.endswith(f"--protoflow_opt=import_map={directory}/=PACKAGE")
+    assert line.endswith(f"--protoflow_opt=import_map={directory}/=PACKAGE [PF102]")
     moved = generate({path: HEAD + MESSAGES}, f"import_map={directory}/=my.pkg")
     assert "from my.pkg import x_pb2" in moved.only
     # Also where a file needs a module that is hidden.
@@ -452,7 +452,7 @@ def test_import_map_takes_no_file(generate: Generate) -> None:
     made = generate({"shop/v1/a.proto": HEAD + MESSAGES}, "import_map=shop/v1/a.proto=x.y")
     assert made.error == (
         "parameter import_map names the file shop/v1/a.proto; use a directory: "
-        "import_map=shop/v1/=x.y"
+        "import_map=shop/v1/=x.y [PF115]"
     )
 
 
@@ -461,7 +461,7 @@ def test_paths_that_become_one(generate: Generate) -> None:
     (line,) = generate({"a-b.proto": HEAD + MESSAGES, "a_b.proto": two}).errors
     assert line == (
         "a_b.proto: shop.v2: becomes a_b_protoflow.py in Python, as a-b.proto does; "
-        "rename one of the files"
+        "rename one of the files [PF101]"
     )
 
 

@@ -55,7 +55,7 @@ def test_edited_templates_are_live(
 
     monkeypatch.setattr(builtins, "__import__", without_jinja2)
     assert answer(request).error == (
-        "jinja2 is missing; run: pip install 'protoc-gen-protoflow[codegen]'"
+        "jinja2 is missing; run: pip install 'protoc-gen-protoflow[codegen]' [PF216]"
     )
     with pytest.raises(UserError):
         render.jinja_environment()

@@ -114,4 +114,4 @@ def test_a_delay_is_refused_where_it_cannot_be_kept(
     assert (found is None) == (problem is None)
     assert problem is None or problem in (found or "")
     refused = refusal([message], capabilities)
-    assert (None if refused is None else str(refused)) == found
+    assert (None if refused is None else refused.args[0]) == found

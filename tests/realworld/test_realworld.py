@@ -33,6 +33,9 @@ from protoc_gen_protoflow.generate import respond
 
 from .sources import SOURCES, Source, UnavailableError, tree
 
+#: A source is compiled and generated once, for all.
+pytestmark = pytest.mark.xdist_group("realworld")
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 WELL_KNOWN = Path(protoc.__file__).parent / "_proto"

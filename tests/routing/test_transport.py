@@ -132,7 +132,7 @@ async def test_if_one_cannot_be_opened_the_others_are_closed() -> None:
     with pytest.raises(ConnectionFailedError, match="transport audit: no route"):
         await routed.open()
     assert first.calls == ["open", "close"]
-    assert routed.health() == "audit: no route"
+    assert routed.health() == "audit: no route [PF302]"
 
 
 async def test_each_transport_makes_its_share_of_the_topology() -> None:
@@ -148,7 +148,9 @@ async def test_each_transport_makes_its_share_of_the_topology() -> None:
     first.error, second.error = TopologyError("no orders"), TopologyError("no audited")
     with pytest.raises(TopologyError) as caught:
         await routed.ensure(topology, TopologyMode.VERIFY)
-    assert str(caught.value) == "transport default: no orders\ntransport audit: no audited"
+    assert str(caught.value) == (
+        "transport default: no orders [PF304]\ntransport audit: no audited [PF304]"
+    )
 
 
 async def test_a_topic_is_made_where_it_is_published_also_if_it_is_consumed_elsewhere() -> None:
@@ -164,7 +166,10 @@ async def test_mistakes_that_are_found_while_opening_are_named_with_their_transp
     first.error, second.error = ConfigError("no such file"), ConnectionFailedError("no route")
     with pytest.raises(ConfigError) as caught:
         await routed.open()
-    assert str(caught.value) == "transport default: no such file\ntransport audit: no route"
+    assert (
+        str(caught.value)
+        == "transport default: no such file [PF201]\ntransport audit: no route [PF302]"
+    )
 
 
 async def test_results_are_in_the_order_of_the_messages() -> None:
@@ -175,7 +180,7 @@ async def test_results_are_in_the_order_of_the_messages() -> None:
     assert (first.calls, second.calls) == ([["1", "3"]], [["0", "2"]])
     second.error = PublishError("down")
     results = await routed.submit(messages)
-    assert [str(error) for error in results] == ["down", "None", "down", "None"]
+    assert [str(error) for error in results] == ["down [PF401]", "None"] * 2
     assert await routed.submit(messages[1:2]) == [None]
 
 
@@ -195,7 +200,7 @@ async def test_each_message_has_its_own_result_whatever_a_transport_answers() ->
     second.submit = lambda messages: answer([])  # type: ignore[method-assign]
     results = await routed.submit([same, other, same])
     assert [str(error) for error in results] == [
-        "full", "publishing failed: RuntimeError: 0 results for 1 entries", "None",
+        "full [PF401]", "publishing failed: RuntimeError: 0 results for 1 entries [PF401]", "None",
     ]  # fmt: skip
 
 
@@ -211,7 +216,7 @@ async def test_a_search_reads_the_other_transports_if_one_fails() -> None:
     routed = RoutedTransport(made, Routes(config()))
     found = await routed.find_message(MessageQuery(id="1", topics=("audited", "orders")))
     assert found.searched == ["audit: audited"]
-    assert found.not_searched == ["default: orders: no route"]
+    assert found.not_searched == ["default: orders: no route [PF302]"]
 
 
 async def test_readers_say_what_a_transport_cannot() -> None:

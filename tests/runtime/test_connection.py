@@ -46,10 +46,8 @@ async def test_publishing_after_closing_is_the_same_error() -> None:
         await service.publish_outputs(TO_WORK, OUTPUTS)
 
 
-def test_without_a_loop_it_is_the_same_error() -> None:
+def test_without_a_loop_it_is_the_same_error_after_closing() -> None:
     made = connect_sync("memory://", environ={})
-    with pytest.raises(ProtoflowError, match=r"^not open"):
-        made.publish_outputs(TO_WORK, OUTPUTS)
     with made:
         made.publish_outputs(TO_WORK, OUTPUTS)
     with pytest.raises(ProtoflowError, match=r"^not open"):

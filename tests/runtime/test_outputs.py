@@ -60,7 +60,7 @@ async def test_reserved_names_are_refused_with_name_and_fix(name: str) -> None:
 async def test_metadata_that_is_no_text_is_refused(metadata: Any, text: str) -> None:
     with pytest.raises(InvalidMessageError, match="^" + text[:8]) as caught:
         await publish(metadata)
-    assert str(caught.value) == text
+    assert str(caught.value) == f"{text} [PF408]"
 
 
 @pytest.mark.parametrize("id", ["a\nb", "\ud800", 7])

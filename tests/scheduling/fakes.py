@@ -128,6 +128,10 @@ class RecordingSettler:
         if job.after is not None:
             job.after(SettleResult.DONE)
 
+    def settle_together(self, jobs: Sequence[Job], settlements: Sequence[Settlement]) -> None:
+        for job, settlement in zip(jobs, settlements, strict=True):
+            self.settle(job, settlement)
+
     def publish(
         self, _job: Job, messages: Sequence[Message], confirmed: Callable[[Any], None]
     ) -> None:

@@ -153,7 +153,7 @@ def test_an_empty_key_is_no_key(key: bytes | None, at_once: int) -> None:
     started: list[Job] = []
     route: Any = SimpleNamespace(gatherer=None, suspect_at=100)
     router: Any = SimpleNamespace(by_type={"a.B": route})
-    settings: Any = SimpleNamespace(ordering=Ordering.PER_KEY, group="g", name="t/g")
+    settings: Any = SimpleNamespace(ordering=Ordering.PER_KEY, group="g", name="t/g", source=None)
     workers: Any = SimpleNamespace(put=started.append)
     nothing: Any = None  # no outcome is applied, and no job is checked
     arrival = Arrival(router, Lanes(), settings, nothing, workers, nothing)

@@ -128,5 +128,5 @@ def test_a_service_starts_no_thread() -> None:
 
         return process.service(task_handler(work, "orders", "threaded", FREE))
 
-    with pytest.raises(SimulationFailed, match=r"determinism: .* thread 'mine', whose"):
+    with pytest.raises(SimulationFailed, match=r"determinism: .* thread 'mine'; a seed"):
         simulate(threaded, scenario=Scenario(publish=orders, faults=0, crashes=0), seeds=1)

@@ -158,8 +158,9 @@ class DirectoryTransport:
         return api.Lag(messages=await self.run(self.topic(topic).group(group).size))
 
     async def read_topic(
-        self, topic: str, *, start: api.Start | float, follow: bool
-    ) -> AsyncIterator[api.TopicRecord]:
+        self, topic: str, *, start: api.Start | api.Point, end: api.Point | None = None,
+        follow: bool = False,
+    ) -> AsyncIterator[api.TopicRecord]:  # fmt: skip
         """Yields the stored messages of the topic."""
         files = self.topic(topic)
         if not files.log.is_dir():
@@ -170,7 +171,8 @@ class DirectoryTransport:
             while page := await self.run(list, islice(records, 100)):
                 for record in page:
                     last = record.position
-                    if isinstance(start, api.Start) or record.time >= start:
+                    began = isinstance(start, api.Start) or not is_before(record, start)
+                    if began and (end is None or is_before(record, end)):
                         yield record
             if not follow:
                 return
@@ -183,6 +185,11 @@ class DirectoryTransport:
                 entry = Entry.parse(name)
                 message, _ = decode(file.read_bytes(), topic, entry.sequence)
                 yield kind(message=message, position=name, time=entry.seconds)
+
+
+def is_before(record: api.TopicRecord, point: api.Point) -> bool:
+    """Whether a message is before a time or a position."""
+    return record.position < point if isinstance(point, str) else record.time < point
 
 
 class Subscription(QueueSubscription):

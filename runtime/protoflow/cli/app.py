@@ -12,6 +12,7 @@ import click
 
 from protoflow.cli.commands import COMMANDS
 from protoflow.cli.exits import ExitCode, code_of
+from protoflow.error_codes import FILE, INTERNAL, USAGE, coded
 from protoflow.errors import ProtoflowError
 
 
@@ -58,10 +59,10 @@ def main(arguments: Sequence[str]) -> int:
         error.show()
         return ExitCode.USAGE
     except click.UsageError as error:
-        error.show()
+        click.UsageError(coded(error.format_message(), USAGE), error.ctx).show()
         return ExitCode.USAGE
     except click.ClickException as error:
-        error.show()
+        click.ClickException(coded(error.format_message(), USAGE)).show()
         return error.exit_code if error.exit_code > 1 else ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
@@ -72,14 +73,15 @@ def main(arguments: Sequence[str]) -> int:
         if "--debug" in arguments:
             raise
         if isinstance(error, OSError) and error.filename is not None:
-            _say(f"error: {error.filename}: {error.strerror}")
+            _say(f"error: {coded(f'{error.filename}: {error.strerror}', FILE)}")
             return ExitCode.USAGE
-        _say(f"internal error: {type(error).__name__}: {error}; --debug prints the traceback")
+        what = f"{type(error).__name__}: {error}; --debug prints the traceback"
+        _say(f"internal error: {coded(what, INTERNAL)}")
         return ExitCode.INTERNAL
 
 
 def _report(error: ProtoflowError) -> None:
-    for problem in getattr(error, "problems", (str(error),)):
+    for problem in str(error).splitlines():
         _say(f"error: {problem}")
 
 

@@ -12,6 +12,7 @@ from protoflow.config import Config
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import Effects
 from protoflow.counted import counted
+from protoflow.error_codes import NO_CONTRACT
 from protoflow.errors import ProtoflowError
 from protoflow.routing.routes import shown_transports
 
@@ -62,7 +63,7 @@ def _planned(catalog: Catalog, config: Config) -> str:
     handlers = plan.planned(catalog, config).handlers
     skipping = [one.registration.name for one in handlers if str(one.policy.unhandled) == "skip"]
     if not handlers:
-        raise ProtoflowError("the contract has no method that consumes")
+        raise ProtoflowError("the contract has no method that consumes", code=NO_CONTRACT)
     used = sorted({handler.transport for handler in handlers})
     schemes = [config.transport_named(name).url.scheme for name in used]
     note = f"{counted(len(handlers), 'handler')} on {', '.join(schemes)}"

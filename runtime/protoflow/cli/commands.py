@@ -28,6 +28,9 @@ COMMANDS = {
     "dlq": Row("protoflow.cli.dlq.command", "List, show, replay, purge or export dead letters."),
     "relay": Row("protoflow.cli.relay", "Publish what applications write to an outbox."),
     "outbox": Row("protoflow.cli.outbox", "List, retry or purge what a relay parked."),
+    "replay": Row(
+        "protoflow.cli.replay.command", "Run one handler for old messages, or compare two."
+    ),
     "why": Row("protoflow.cli.why", "Show what happened to a message."),
     "pause": Row("protoflow.cli.control.pause", "Pause the handlers of a running process."),
     "resume": Row("protoflow.cli.control.resume", "End a pause in a running process."),
@@ -49,6 +52,7 @@ COMMANDS = {
     "doctor": Row(
         "protoflow.cli.doctor", "Check the installation and the connection to the broker."
     ),
+    "explain": Row("protoflow.cli.explain", "Show the cause and the fix of an error code."),
     "config": Row("protoflow.cli.config", "Show the settings and their origins."),
     "version": Row("protoflow.cli.version", "Show versions."),
 }

@@ -13,6 +13,7 @@ from protoflow.cli.target import import_module
 from protoflow.config.options import did_you_mean
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import FileSpec, MessageSpec
+from protoflow.error_codes import NO_CONTRACT
 from protoflow.errors import ConfigError
 
 _SUFFIX = "_protoflow"
@@ -35,7 +36,7 @@ def load(name: str | None) -> Catalog:
     if not modules:
         raise ConfigError(
             "no contract is known: give --contract MODULE, set `contract` in [tool.protoflow] of"
-             " pyproject.toml, or run `protoflow generate`")  # fmt: skip
+             " pyproject.toml, or run `protoflow generate`", code=NO_CONTRACT)  # fmt: skip
     return _catalog(modules)
 
 
@@ -55,10 +56,14 @@ def message(catalog: Catalog, type: str) -> MessageSpec:
     if found is None:
         ending = sorted(name for name in catalog.messages if name.endswith(f".{type}"))
         if len(ending) > 1:
-            raise ConfigError(f"{type} is one of several types: {', '.join(ending)}")
+            raise ConfigError(
+                f"{type} is one of several types: {', '.join(ending)}", code=NO_CONTRACT
+            )
         known = ", ".join(sorted(catalog.messages)) or "none"
         raise ConfigError(
-            f"the contract has no type {type}{did_you_mean(type, catalog.messages)}; it has {known}"
+            f"the contract has no type {type}{did_you_mean(type, catalog.messages)}; it has"
+            f" {known}",
+            code=NO_CONTRACT,
         )
     return found
 
@@ -68,7 +73,9 @@ def _catalog(names: list[str]) -> Catalog:
         file for name in names for module in _modules(name) if (file := _spec(module)) is not None
     ]
     if not files:
-        raise ConfigError(f"{', '.join(names)} contains no module that protoflow generated")
+        raise ConfigError(
+            f"{', '.join(names)} contains no module that protoflow generated", code=NO_CONTRACT
+        )
     return Catalog(files)
 
 

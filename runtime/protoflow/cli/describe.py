@@ -38,6 +38,8 @@ def command(
         columns = ("handler", "topic", "group", "ordering", "attempts", "publishes", "dead_letters")
         if config.transports:
             columns += ("transport", "publishes_to")
+        if any(row["source"] for row in rows):
+            columns = (*columns[:2], "source", *columns[2:])
         output.table(rows, columns, empty="the contract has no method that consumes")
         for topic in found.published:
             click.echo(f"published only: {topic}")
@@ -50,6 +52,7 @@ def _row(handler: HandlerPlan, config: Config, routes: Routes) -> dict[str, Any]
         "handler": registration.name,
         "types": list(registration.types),
         "topic": handler.topic,
+        "source": str(handler.source or ""),
         "group": handler.group,
         "ordering": str(policy.ordering),
         "concurrency": policy.concurrency,

@@ -9,7 +9,16 @@ import click
 from protoflow.cli import settings, supervisor
 
 _FOLDER = Path(".protoflow")
-_TRANSPORT = f"sqlite:///{_FOLDER}/dev.db"
+#: Where the messages of `dev` are.
+TRANSPORT = f"sqlite:///{_FOLDER}/dev.db"
+
+
+def make_folder() -> None:
+    """Makes the folder of the messages, which git ignores."""
+    _FOLDER.mkdir(exist_ok=True)
+    ignored = _FOLDER / ".gitignore"
+    if not ignored.exists():
+        ignored.write_text("*\n", encoding="utf-8")
 
 
 @click.command("dev")
@@ -29,11 +38,8 @@ def command(ctx: click.Context, /, name: str, http: int, log_format: str, log_le
     The messages are in .protoflow/dev.db. This file overrides the transport of the environment and
     the TOML file, but not one that the module passes to Config. The pages bind to http_host.
     """
-    _FOLDER.mkdir(exist_ok=True)
-    ignored = _FOLDER / ".gitignore"
-    if not ignored.exists():
-        ignored.write_text("*\n", encoding="utf-8")
-    click.echo(f"other commands: export PROTOFLOW_TRANSPORT={_TRANSPORT}", err=True)
-    options = [f"--transport={_TRANSPORT}", f"--http={http}"]
+    make_folder()
+    click.echo(f"other commands: export PROTOFLOW_TRANSPORT={TRANSPORT}", err=True)
+    options = [f"--transport={TRANSPORT}", f"--http={http}"]
     options += [f"--log-format={log_format}", f"--log-level={log_level}"]
     ctx.exit(supervisor.run_reloading(name, options))

@@ -17,6 +17,7 @@ from protoflow.cli.exits import ExitCode
 from protoflow.cli.generate import output as generated
 from protoflow.cli.generate import project
 from protoflow.counted import counted
+from protoflow.error_codes import INSTALLATION, PROJECT
 from protoflow.errors import MissingExtraError, ProtoflowError
 
 _OLDEST = (3, 11)
@@ -62,7 +63,9 @@ def report(results: Iterable[Result], *, as_json: bool) -> ExitCode:
 def python() -> str:
     """Checks the version of Python."""
     if sys.version_info < _OLDEST:
-        raise ProtoflowError(f"Python {platform.python_version()} is too old; use 3.11 or later")
+        raise ProtoflowError(
+            f"Python {platform.python_version()} is too old; use 3.11 or later", code=INSTALLATION
+        )
     return platform.python_version()
 
 
@@ -75,7 +78,8 @@ def versions() -> str:
     if installed != __version__:
         raise ProtoflowError(
             f"the installed distribution is {installed}, the imported runtime is {__version__};"
-            " one of them comes from elsewhere: look at PYTHONPATH"
+            " one of them comes from elsewhere: look at PYTHONPATH",
+            code=INSTALLATION,
         )
     return installed
 
@@ -87,5 +91,7 @@ def up_to_date() -> str:
     stale = [*difference.changed, *difference.orphans]
     if stale:
         more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
-        raise ProtoflowError(f"{found.out / stale[0]}{more} is stale; run: protoflow generate")
+        raise ProtoflowError(
+            f"{found.out / stale[0]}{more} is stale; run: protoflow generate", code=PROJECT
+        )
     return f"{counted(difference.unchanged, 'file')} in {found.out}"

@@ -10,6 +10,7 @@ import click
 
 from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.config import Config
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError, TopologyError
 from protoflow.routing.transport import part_of
 from protoflow.transport import LagReader, SubscriptionSettings, Transport
@@ -38,7 +39,9 @@ def command(
     if as_json:
         output.as_json(rows)
     else:
-        columns = ("topic", "group", "waiting", "oldest_s", "note")
+        columns: tuple[str, ...] = ("topic", "group", "waiting", "oldest_s", "note")
+        if any(row["source"] for row in rows):
+            columns = ("topic", "source", *columns[1:])
         output.table(rows, columns, empty="the contract has no method that consumes")
 
 
@@ -53,14 +56,14 @@ async def _read(config: Config, subscriptions: list[SubscriptionSettings]) -> li
             if not isinstance(reader, LagReader)
         }
         if silent and len(silent) == len(readers):
-            raise CapabilityError(silent.values())
+            raise CapabilityError(silent.values(), code=NOT_SHOWN)
         return [await _row(one, readers[one.transport], silent) for one in subscriptions]
 
 
 async def _row(
     one: SubscriptionSettings, reader: Transport, silent: Mapping[str, str]
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"topic": one.topic, "group": one.group}
+    row: dict[str, Any] = {"topic": one.topic, "source": str(one.source or ""), "group": one.group}
     nothing = {"waiting": None, "oldest_s": None}
     if not isinstance(reader, LagReader):
         return row | nothing | {"note": silent[one.transport]}

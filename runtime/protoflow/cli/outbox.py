@@ -12,6 +12,7 @@ import click
 from protoflow.cli import output, settings
 from protoflow.cli.exits import ExitCode
 from protoflow.counted import counted
+from protoflow.error_codes import NO_OUTBOX
 from protoflow.errors import ConfigError
 from protoflow.outbox import Parked, PostgresOutbox, SQLiteOutbox
 from protoflow.outbox.configured import outbox_at
@@ -131,7 +132,7 @@ async def _with(
 ) -> T:
     config = settings.config_of(None, config_file, outbox=outbox)
     if config.outbox_url is None:
-        raise ConfigError(settings.NO_OUTBOX)
+        raise ConfigError(settings.NO_OUTBOX, code=NO_OUTBOX)
     store = outbox_at(config.outbox_url, config.topology)
     try:
         return await work(store)

@@ -11,6 +11,7 @@ from protoflow.contract.catalog import Catalog
 from protoflow.contract.names import NameResolver
 from protoflow.contract.spec import PublicationSpec
 from protoflow.deployment import subscriptions
+from protoflow.error_codes import RESOLVED_CONTRACT
 from protoflow.errors import ConfigError
 from protoflow.registrations.subscription_plan import HandlerPlan
 from protoflow.routing.transport import claims_of
@@ -70,7 +71,18 @@ def physical(template: str, config: Config) -> str:
     names = NameResolver(config.namespace, config.variables)
     found = names.physical(template, "topic")
     if names.problems:
-        raise ConfigError(names.problems)
+        raise ConfigError(names.problems, code=RESOLVED_CONTRACT)
+    return found
+
+
+def _consumed(catalog: Catalog, config: Config) -> set[str]:
+    """Returns the physical topics of a contract, without those whose variables have no values."""
+    found: set[str] = set()
+    for method in catalog.methods:
+        names = NameResolver(config.namespace, config.variables)
+        topic = names.physical(method.topic, "topic")
+        if not names.problems:
+            found.add(topic)
     return found
 
 
@@ -79,7 +91,6 @@ def topic_named(name: str, catalog: Catalog, config: Config) -> str:
     spec = catalog.message(name)
     if spec is not None and spec.topic:
         return physical(spec.topic, config)
-    known = {physical(method.topic, config) for method in catalog.methods}
-    if name in known or ".." in name:
+    if ".." in name or name in _consumed(catalog, config):
         return name
     return physical(name, config)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from protoflow.cli import logs, settings
+from protoflow.error_codes import NO_OUTBOX
 from protoflow.errors import ConfigError
 from protoflow.service import Service
 
@@ -30,7 +31,7 @@ def command(transport: str | None, config_file: str | None, **options: Any) -> N
         os.environ["PROTOFLOW_HTTP_PORT"] = str(options["http"])
     config = settings.broker_of(transport, config_file)
     if config.outbox_url is None:
-        raise ConfigError(settings.NO_OUTBOX)
+        raise ConfigError(settings.NO_OUTBOX, code=NO_OUTBOX)
     logs.configure(options["log_format"], options["log_level"])
     service = Service(config)
     click.echo(f"relaying {config.outbox_url.safe} to {config.url.safe}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from typing import Any
 
 import click
 
 from protoflow.cli import logs, settings, supervisor, target
 from protoflow.cli.worker_pages import WorkerPages
+from protoflow.config import Config
 from protoflow.counted import counted
 from protoflow.routing.routes import shown_transports
 from protoflow.service import Service
@@ -25,6 +27,7 @@ from protoflow.service import Service
 @click.option("--http", type=click.IntRange(1, 65535), help="Port of the HTTP pages.")
 @settings.logs_records
 @click.option("--parent", type=int, hidden=True)
+@click.option("--one-of-many", is_flag=True, hidden=True)
 @click.pass_context
 def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **options: Any) -> None:
     """Run the service of a module until Ctrl-C or SIGTERM, then drain.
@@ -42,6 +45,8 @@ def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **opti
     logs.configure(options["log_format"], options["log_level"])
     settings.use_working_directory()
     service = target.load(name)
+    if options["one_of_many"]:
+        _refuse_memory(service.config)
     click.echo(_summary(service))
     asyncio.run(service.run())
 
@@ -49,6 +54,10 @@ def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **opti
 def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -> int:
     if workers > 1 and reload:
         raise click.UsageError("--reload runs one process; leave out --workers")
+    if workers > 1 and not hasattr(signal, "SIGKILL"):
+        raise click.UsageError(
+            "this system cannot ask a process to drain; leave out --workers and start several"
+        )
     transport, file = options["transport"], options["config_file"]
     passed = [f"--log-format={options['log_format']}", f"--log-level={options['log_level']}"]
     passed += [f"--transport={transport}"] if transport else []
@@ -59,13 +68,19 @@ def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -
     if options["http"]:
         os.environ["PROTOFLOW_HTTP_PORT"] = str(options["http"])
     config = settings.config_of(transport, file)
-    if any(url.scheme == "memory" for url in config.urls):
-        raise click.UsageError("memory:// exists in one process; leave out --workers")
+    if config.origin("transport") != "built in":  # otherwise the module may name it
+        _refuse_memory(config)
+    passed.append("--one-of-many")
     if not config.http_port:
         return supervisor.run_workers(name, workers, passed)
     with WorkerPages(config, workers) as pages:
         click.echo(f"HTTP on {config.http_host}:{pages.port}, for {workers} workers", err=True)
         return supervisor.run_workers(name, workers, passed, pages.environ)
+
+
+def _refuse_memory(config: Config) -> None:
+    if any(url.scheme == "memory" for url in config.urls):
+        raise click.UsageError("memory:// exists in one process; leave out --workers")
 
 
 def _summary(service: Service) -> str:

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import click
 
 from protoflow.config import Config
+from protoflow.error_codes import NO_TRANSPORT, PROJECT
 from protoflow.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: The allowed keys of `[tool.protoflow]`.
-_KNOWN = {"config": str, "contract": str, "generate": dict}
+_KNOWN = {"config": str, "contract": str, "service": str, "generate": dict}
 
 _OPTIONS = (
     click.option("--transport", metavar="URL", help="URL of the broker."),
@@ -85,10 +86,13 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
     if config.origin("transport") == "built in":
         raise ConfigError(
             "no transport is set: give --transport URL or --config FILE, set PROTOFLOW_TRANSPORT,"
-            " or name a file of settings in pyproject.toml: [tool.protoflow] config"
+            " or name a file of settings in pyproject.toml: [tool.protoflow] config",
+            code=NO_TRANSPORT,
         )
     if any(url.scheme == "memory" for url in config.urls):
-        raise ConfigError("memory:// exists in its process and cannot be reached from another")
+        raise ConfigError(
+            "memory:// exists in its process and cannot be reached from another", code=NO_TRANSPORT
+        )
     return config
 
 
@@ -120,13 +124,15 @@ def project_settings(directory: Path = Path()) -> dict[str, Any]:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"pyproject.toml cannot be read: {error}") from None
+        raise ConfigError(f"pyproject.toml cannot be read: {error}", code=PROJECT) from None
     tool = content.get("tool", {})
     found = tool.get("protoflow", {}) if isinstance(tool, dict) else None
     if not isinstance(found, dict):
-        raise ConfigError("pyproject.toml: tool.protoflow is not a table; write [tool.protoflow]")
+        raise ConfigError(
+            "pyproject.toml: tool.protoflow is not a table; write [tool.protoflow]", code=PROJECT
+        )
     if problems := list(_problems(found)):
-        raise ConfigError(problems)
+        raise ConfigError(problems, code=PROJECT)
     return found
 
 

@@ -23,6 +23,8 @@ _PARENT_POLL = 1.0
 _STABLE = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _SOURCES = (".py", ".toml")
+#: Windows has one way to end a process.
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 class Worker:
@@ -57,11 +59,18 @@ class Worker:
             return None
         code = self.process.poll()
         if code is not None:
+            self._forget(self.process.pid)
             self.process = None
             if now - self._started > _STABLE:
                 self._backoff.reset()
             self._due = now + self._backoff.next()
         return code
+
+    def _forget(self, pid: int) -> None:
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            from protoflow.observability.application_metrics import forget_process
+
+            forget_process(pid)
 
     def signal(self, number: int) -> None:
         """Sends a signal if the process runs."""
@@ -82,7 +91,7 @@ class Signals:
     def _received(self, number: int, _frame: object) -> None:
         self.count += 1
         for worker in self._workers:
-            worker.signal(signal.SIGKILL if self.count > 2 else signal.SIGTERM)
+            worker.signal(_KILL if self.count > 2 else signal.SIGTERM)
 
 
 def run_workers(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from protoflow.error_codes import TARGET
 from protoflow.errors import ConfigError, ProtoflowError
 from protoflow.handler import Handler, HandlerSync
 from protoflow.service import Service
@@ -32,10 +33,14 @@ def load(target: str) -> Service:
         return services[0]
     if services:
         names = [key for key, value in vars(module).items() if isinstance(value, Service)]
-        raise ConfigError(f"{target} contains several services; name one: {target}:{names[0]}")
+        raise ConfigError(
+            f"{target} contains several services; name one: {target}:{names[0]}", code=TARGET
+        )
     handlers = [value for value in vars(module).values() if _is_handler(value, module)]
     if not handlers:
-        raise ConfigError(f"{target} contains no Service and no handler class; write {target}:NAME")
+        raise ConfigError(
+            f"{target} contains no Service and no handler class; write {target}:NAME", code=TARGET
+        )
     return _registered([_made(handler, target) for handler in handlers])
 
 
@@ -43,17 +48,23 @@ def import_module(name: str) -> ModuleType:
     """Imports a module of the working directory. Raises ConfigError."""
     if name.endswith(".py"):
         dotted = name[:-3].replace("/", ".").lstrip(".")
-        raise ConfigError(f"{name} is a file; name the module: {dotted}")
+        raise ConfigError(f"{name} is a file; name the module: {dotted}", code=TARGET)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigError(f"module {name} is not found from the working directory") from None
-        raise ConfigError(_failure(f"module {name} cannot be imported", error)) from error
+            raise ConfigError(
+                f"module {name} is not found from the working directory", code=TARGET
+            ) from None
+        raise ConfigError(
+            _failure(f"module {name} cannot be imported", error), code=TARGET
+        ) from error
     except ProtoflowError:
         raise
     except (Exception, SystemExit) as error:
-        raise ConfigError(_failure(f"module {name} cannot be imported", error)) from error
+        raise ConfigError(
+            _failure(f"module {name} cannot be imported", error), code=TARGET
+        ) from error
 
 
 def _failure(what: str, error: BaseException) -> str:
@@ -68,7 +79,7 @@ def _attribute(module: ModuleType, name: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        raise ConfigError(f"module {module.__name__} has no {name}") from None
+        raise ConfigError(f"module {module.__name__} has no {name}", code=TARGET) from None
 
 
 def _service(value: Any, target: str) -> Service:
@@ -84,9 +95,13 @@ def _service(value: Any, target: str) -> Service:
             return made
         if inspect.iscoroutine(made):
             made.close()
-            raise ConfigError(f"{target} is asynchronous; name a plain function, or a Service")
-        raise ConfigError(f"{target} returned {type(made).__name__}, not a Service")
-    raise ConfigError(f"{target} is {type(value).__name__}, neither a Service nor a handler")
+            raise ConfigError(
+                f"{target} is asynchronous; name a plain function, or a Service", code=TARGET
+            )
+        raise ConfigError(f"{target} returned {type(made).__name__}, not a Service", code=TARGET)
+    raise ConfigError(
+        f"{target} is {type(value).__name__}, neither a Service nor a handler", code=TARGET
+    )
 
 
 def _is_handler(value: Any, module: ModuleType) -> bool:
@@ -104,7 +119,7 @@ def _made(handler: type[Handler | HandlerSync], target: str) -> Handler | Handle
     except TypeError as error:
         raise ConfigError(
             f"{target}: {handler.__name__} needs arguments ({error}); make a"
-             " Service that has it and name that") from None  # fmt: skip
+             " Service that has it and name that", code=TARGET) from None  # fmt: skip
     made: Handler | HandlerSync = _called(handler, target)
     return made
 
@@ -115,7 +130,7 @@ def _called(make: Callable[[], Any], target: str) -> Any:
     except ProtoflowError:
         raise
     except (Exception, SystemExit) as error:
-        raise ConfigError(_failure(f"{target} cannot be made", error)) from error
+        raise ConfigError(_failure(f"{target} cannot be made", error), code=TARGET) from error
 
 
 def _registered(handlers: list[Handler | HandlerSync]) -> Service:

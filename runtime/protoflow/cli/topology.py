@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,7 +12,9 @@ from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.cli.exits import ExitCode
 from protoflow.config import Config
 from protoflow.connection import Connection
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError, TopologyError
+from protoflow.routing.routes import Routes
 from protoflow.routing.transport import parts_of, shares_of
 from protoflow.transport import KeepsTables, PrintsPolicy, Topology, TopologyMode
 
@@ -44,7 +46,8 @@ def command(
     if action == "policy":
         output.as_json(asyncio.run(_policy(config, wanted)))
         return
-    rows = asyncio.run(_compared(config, wanted, apply=action == "apply"))
+    names = [*_named(config, wanted)]
+    rows = asyncio.run(_compared(config, names, wanted, apply=action == "apply"))
     if as_json:
         output.as_json(rows)
     else:
@@ -64,17 +67,21 @@ async def _policy(config: Config, wanted: Topology) -> Mapping[str, Any]:
         }
     if not found:
         schemes = " and ".join(dict.fromkeys(url.scheme for url in config.urls))
-        raise CapabilityError(f"{schemes}: there are no policy documents; see docs/security")
+        raise CapabilityError(
+            f"{schemes}: there are no policy documents; see docs/security", code=NOT_SHOWN
+        )
     return found.get("", found)
 
 
-async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[dict[str, Any]]:
+async def _compared(
+    config: Config, parts: Sequence[tuple[str, Topology]], wanted: Topology, *, apply: bool
+) -> list[dict[str, Any]]:
     opened = await _applied(config) if apply else looking.connection(config)
     async with opened as connection:
         if apply:
             await connection.transport.ensure(wanted, TopologyMode.CREATE)
         rows = []
-        for name, part in _parts(wanted):
+        for name, part in parts:
             state, note = "=", ""
             try:
                 await connection.transport.ensure(part, TopologyMode.VERIFY)
@@ -94,9 +101,13 @@ async def _applied(config: Config) -> Connection:
     return connection
 
 
-def _parts(wanted: Topology) -> Iterator[tuple[str, Topology]]:
+def _named(config: Config, wanted: Topology) -> Iterator[tuple[str, Topology]]:
     """Yields each subscription and each topic separately, so that each gets its own result."""
+    routes = Routes(config)
     for one in wanted.subscriptions:
-        yield f"subscription {one.name}", Topology(subscriptions=(one,), topics=())
+        place = "" if one.source is None else f" from {one.source}"
+        yield f"subscription {one.name}{place}", Topology(subscriptions=(one,), topics=())
     for topic in wanted.topics:
-        yield f"topic {topic}", Topology(subscriptions=(), topics=(topic,))
+        place = routes.sources(routes.of_topic(topic)).place(topic)
+        name = f"topic {topic} at {place}" if place else f"topic {topic}"
+        yield name, Topology(subscriptions=(), topics=(topic,))

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from protoflow.config import Config
 
-#: The path of a Unix socket has at most 107 bytes.
+#: The path of a Unix socket has at most 107 bytes, on macOS 103.
 _LONGEST_FOLDER = 80
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from protoflow import wire
 from protoflow.codecs.json_text import loads
+from protoflow.error_codes import ENVELOPE
 from protoflow.errors import DecodeError
 from protoflow.message import Message
 
@@ -51,7 +52,8 @@ def unwrap(message: Message) -> Message:
     content_type = message.metadata.get(wire.CONTENT_TYPE, "")
     if not content_type.lower().startswith(wire.CLOUDEVENTS_JSON):
         raise DecodeError(
-            f"content type {content_type[:80]!r} is not supported; send {wire.CLOUDEVENTS_JSON}"
+            f"content type {content_type[:80]!r} is not supported; send {wire.CLOUDEVENTS_JSON}",
+            code=ENVELOPE,
         )
     if message.payload is None:
         return message  # a tombstone has no envelope either
@@ -83,19 +85,19 @@ def _envelope(payload: bytes) -> dict[str, Any]:
     try:
         envelope = loads(payload)
     except (ValueError, RecursionError):  # its text may contain the payload
-        raise DecodeError("the CloudEvents envelope is not JSON") from None
+        raise DecodeError("the CloudEvents envelope is not JSON", code=ENVELOPE) from None
     if not isinstance(envelope, dict):
-        raise DecodeError("the CloudEvents envelope is not a JSON object")
+        raise DecodeError("the CloudEvents envelope is not a JSON object", code=ENVELOPE)
     found = {name: value for name, value in envelope.items() if value is not None or name == "data"}
     missing = [name for name in _REQUIRED if not (isinstance(found.get(name), str) and found[name])]
     if missing:
-        raise DecodeError(f"the CloudEvents envelope lacks {', '.join(missing)}")
+        raise DecodeError(f"the CloudEvents envelope lacks {', '.join(missing)}", code=ENVELOPE)
     if not str(found["specversion"]).startswith("1."):
-        raise DecodeError("the CloudEvents envelope is not of version 1.0")
+        raise DecodeError("the CloudEvents envelope is not of version 1.0", code=ENVELOPE)
     if not isinstance(found.get("datacontenttype", ""), str):
-        raise DecodeError("datacontenttype of the CloudEvents envelope is not text")
+        raise DecodeError("datacontenttype of the CloudEvents envelope is not text", code=ENVELOPE)
     if found.get("data") is not None and "data_base64" in found:
-        raise DecodeError("the CloudEvents envelope has both data and data_base64")
+        raise DecodeError("the CloudEvents envelope has both data and data_base64", code=ENVELOPE)
     return found
 
 
@@ -103,7 +105,7 @@ def _unwrapped(message: Message, envelope: Mapping[str, Any]) -> Message:
     try:
         return _opened(message, envelope)
     except RecursionError:  # a document that could just be read may be too deep to be written
-        raise DecodeError("the CloudEvents envelope nests too deeply") from None
+        raise DecodeError("the CloudEvents envelope nests too deeply", code=ENVELOPE) from None
 
 
 def _opened(message: Message, envelope: Mapping[str, Any]) -> Message:
@@ -135,7 +137,7 @@ def _data(envelope: Mapping[str, Any]) -> bytes | None:
             return base64.b64decode(envelope["data_base64"], validate=True)
         except (binascii.Error, TypeError, ValueError):
             text = "data_base64 of the CloudEvents envelope is not base64"
-            raise DecodeError(text) from None
+            raise DecodeError(text, code=ENVELOPE) from None
     if "data" not in envelope:
         return None
     data = envelope["data"]

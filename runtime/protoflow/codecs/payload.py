@@ -21,6 +21,12 @@ _BINARY_TYPES = frozenset(
 CONTENT_TYPES = {Encoding.PROTOBUF: wire.PROTOBUF, Encoding.JSON: wire.JSON}
 
 
+def is_supported(content_type: str) -> bool:
+    """Whether `decode` reads payloads of a content type; an empty one names none."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type in _BINARY_TYPES or is_json(media_type)
+
+
 def encode(message: ProtoMessage, encoding: Encoding) -> bytes:
     """Returns the payload of a message.
 

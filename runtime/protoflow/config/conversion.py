@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from protoflow.config.named_transports import (
     HandlerPolicies,
+    RouteSettings,
     registry_of,
     route_of,
     table_of,
@@ -33,10 +34,14 @@ def env_form(handler: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", handler.lower())
 
 
-def renamed(handlers: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns policies by handler, under the names that weaker layers use."""
+#: Settings whose keys are names of the contract.
+BY_NAME: Final = ("handlers", "topics", "groups")
+
+
+def renamed(table: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings by name of the contract, under the names that weaker layers use."""
     forms = {env_form(name): name for name in beneath}
-    return {forms.get(env_form(name), name): policy for name, policy in handlers.items()}
+    return {forms.get(env_form(name), name): value for name, value in table.items()}
 
 
 def named(settings: Mapping[str, V], name: str) -> V | None:
@@ -100,10 +105,7 @@ def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> An
     if name == "schema_registry":
         return table_of(name, value) if value else {}
     if name in ("topics", "groups"):
-        return {
-            one: route_of(f"{name}.{one!r}", table, mistakes)
-            for one, table in _mapping(value).items()
-        }
+        return {one: route_of(name, one, table, mistakes) for one, table in _mapping(value).items()}
     if typing.get_origin(hint) is Mapping or hint is Mapping:
         items = _mapping(value)
         return items if name == "transport_options" else {k: str(v) for k, v in items.items()}
@@ -148,6 +150,12 @@ def laid_over(base: Any, override: Any) -> Any:
     """Merges tables and policies value by value; replaces all other values."""
     if isinstance(base, DeliveryPolicy):
         return merge(base, override)
+    if isinstance(base, RouteSettings):
+        return RouteSettings(
+            transport=override.transport or base.transport,
+            source=override.source or base.source,
+            schema_registry={**base.schema_registry, **override.schema_registry},
+        )
     if isinstance(base, Mapping):
         return {**base, **{k: laid_over(base.get(k), v) for k, v in override.items()}}
     return override

@@ -6,13 +6,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from protoflow.config.options import did_you_mean
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import DeliveryPolicy
 from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from protoflow.contract.topic_source import TopicSource
 
 #: The name of the transport that `transport` configures.
 DEFAULT: Final = "default"
@@ -41,10 +44,12 @@ class RouteSettings:
 
     Attributes:
         transport: the name of its transport; empty: not set here.
+        source: the existing queue, stream or topic that a topic is consumed from; None: its own.
         schema_registry: for topics: options that differ from those of the schema registry.
     """
 
     transport: str = ""
+    source: TopicSource | None = None
     schema_registry: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
@@ -130,21 +135,37 @@ def transport_of(
     return NamedTransport(url=parsed, options=options)
 
 
-def route_of(where: str, value: Any, mistakes: list[str]) -> RouteSettings:
-    """Returns the settings of a topic or a group; collects mistakes. Raises ValueError."""
+def route_of(table: str, name: str, value: Any, mistakes: list[str]) -> RouteSettings:
+    """Returns the settings of a topic or a group; collects mistakes. Raises ValueError.
+
+    Args:
+        table: `topics` or `groups`.
+        name: the topic or the group.
+        value: its settings.
+        mistakes: the collected mistakes.
+    """
     if isinstance(value, RouteSettings):
         return value
-    known = ("transport", "schema_registry") if where.startswith("topics.") else ("transport",)
+    where = f"{table}.{name!r}"
+    known = ("transport", "source", "schema_registry") if table == "topics" else ("transport",)
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: must be a table with {' or '.join(known)}")
-    for name in value.keys() - set(known):
-        hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
-        mistakes.append(f"{where}.{name}: no such setting{hint}")
+        raise ValueError(f"{where}: must be a table with {', '.join(known)}")
+    for other in value.keys() - {*known}:
+        hint = did_you_mean(other, known) or f"; known settings: {', '.join(known)}"
+        mistakes.append(f"{where}.{other}: no such setting{hint}")
+    source: TopicSource | None = None
+    if table == "topics" and "source" in value:
+        # imported here, because few services have sources
+        from protoflow.config.topic_sources import source_of
+
+        source = source_of(f"{where}.source", value["source"], mistakes)
     registry = value.get("schema_registry", {})
     if not isinstance(registry, Mapping):
         mistakes.append(f"{where}.schema_registry: must be a table")
         registry = {}
-    return RouteSettings(transport=str(value.get("transport", "")), schema_registry=registry)
+    return RouteSettings(
+        transport=str(value.get("transport", "")), source=source, schema_registry=registry
+    )
 
 
 def mistakes_in(

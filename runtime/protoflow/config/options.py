@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from protoflow.config.secret import Secret
+from protoflow.error_codes import TRANSPORT_OPTION
 from protoflow.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def parse_options(
         return _filled(cls, {**options, **query})
     except ConfigError as error:
         raise ConfigError(
-            f"transport: {transport}: {problem}" for problem in error.problems
+            (f"transport: {transport}: {problem}" for problem in error.problems),
+            code=TRANSPORT_OPTION,
         ) from None
 
 

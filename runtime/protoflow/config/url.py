@@ -6,6 +6,7 @@ from dataclasses import field
 
 from protoflow.config.secret import Secret
 from protoflow.dataclass_record import dataclass_record
+from protoflow.error_codes import TRANSPORT_URL
 from protoflow.errors import ConfigError
 
 
@@ -42,7 +43,8 @@ class TransportURL:
         scheme, separator, rest = text.partition("://")
         if not separator or not scheme.replace("+", "").replace("-", "").isalnum():
             raise ConfigError(
-                "transport: not a URL; it looks like sqlite:///queue.db or kafka://host:9092"
+                "transport: not a URL; it looks like sqlite:///queue.db or kafka://host:9092",
+                code=TRANSPORT_URL,
             )
         rest, _question, query = rest.partition("?")
         authority, slash, path = rest.partition("/")
@@ -51,7 +53,9 @@ class TransportURL:
         user, colon, password = credentials.partition(":")
         path = unquote(slash + path)
         if not path.isprintable():
-            raise ConfigError(f"transport: {scheme}: the path has control characters")
+            raise ConfigError(
+                f"transport: {scheme}: the path has control characters", code=TRANSPORT_URL
+            )
         return cls(
             scheme=scheme.lower(),
             hosts=tuple(_host(scheme, host) for host in hosts.split(",") if host),
@@ -80,12 +84,14 @@ def _refuse_ambiguous(scheme: str, authority: str, path: str, query: str) -> Non
     if authority and not at and "@" in path + query:
         raise ConfigError(
             f"transport: {scheme}: there is an @ after the host; in user and password write / as "
-            "%2F, ? as %3F and @ as %40; elsewhere write @ as %40"
+            "%2F, ? as %3F and @ as %40; elsewhere write @ as %40",
+            code=TRANSPORT_URL,
         )
     if "@" in credentials and "," in credentials:
         raise ConfigError(
             f"transport: {scheme}: write user and password only once, before the first host; in a "
-            "password write , as %2C and @ as %40"
+            "password write , as %2C and @ as %40",
+            code=TRANSPORT_URL,
         )
 
 
@@ -95,13 +101,20 @@ def _host(scheme: str, text: str) -> tuple[str, int | None]:
         host, colon, port = text.rpartition(":") if ":" in text else (text, "", "")
     bracketed = host.startswith("[") and host.endswith("]")
     if (":" in host or "[" in host or "]" in host) and not bracketed:
-        raise ConfigError(f"transport: {scheme}: write an IPv6 address in brackets: [::1]")
+        raise ConfigError(
+            f"transport: {scheme}: write an IPv6 address in brackets: [::1]", code=TRANSPORT_URL
+        )
     host = host[1:-1] if bracketed else host
     if not host or not host.isprintable() or " " in host:
-        raise ConfigError(f"transport: {scheme}: a host is empty, or has blanks in it")
+        raise ConfigError(
+            f"transport: {scheme}: a host is empty, or has blanks in it", code=TRANSPORT_URL
+        )
     if not colon:
         return host, None
     # ASCII is required, because `isdecimal` accepts the digits of all scripts.
     if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
-        raise ConfigError(f"transport: {scheme}: the port of a host is not a number up to 65535")
+        raise ConfigError(
+            f"transport: {scheme}: the port of a host is not a number up to 65535",
+            code=TRANSPORT_URL,
+        )
     return host, int(port)

@@ -7,6 +7,7 @@ from typing import Any
 
 from protoflow.database.interface import Dialect, Row
 from protoflow.database.placeholders import numbered, positional
+from protoflow.error_codes import DATABASE
 from protoflow.errors import ConfigError
 
 _DRIVERS = "asyncpg, psycopg and aiosqlite"
@@ -24,7 +25,8 @@ class SQLAlchemyConnection:
         driver = connection.engine.dialect.driver
         if driver not in ("asyncpg", "psycopg", "psycopg_async", "aiosqlite"):
             raise ConfigError(
-                f"an engine with the driver {driver} is not supported; use one of {_DRIVERS}"
+                f"an engine with the driver {driver} is not supported; use one of {_DRIVERS}",
+                code=DATABASE,
             )
         self._driver = driver
         self.dialect: Dialect = "sqlite" if driver == "aiosqlite" else "postgresql"

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from protoflow.clock import Clock
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError
 from protoflow.stats.dead_letters import DLQMetrics
 from protoflow.transport.dead_letters import DeadLetterScan, DeadLetterStore, KeepsDeadLetters
@@ -57,7 +58,7 @@ class _NoStore:
 
 
 def _no_store(topic: str) -> CapabilityError:
-    return CapabilityError(f"{topic}: this transport cannot list its dead letters")
+    return CapabilityError(f"{topic}: this transport cannot list its dead letters", code=NOT_SHOWN)
 
 
 class _Observer:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from protoflow.context import CONNECTION, Context
 from protoflow.database.interface import Dialect
+from protoflow.error_codes import DATABASE, NO_TRANSACTION
 from protoflow.errors import ConfigError, ProtoflowError
 from protoflow.inbox.cleanup import Cleanup
 from protoflow.inbox.recognition import openers
@@ -91,9 +92,13 @@ class Inbox(Generic[T]):
         self.opener, self.sync_opener = openers(resource)
         either = self.opener or self.sync_opener
         if either is None:
-            raise ConfigError("an inbox needs a pool, an engine or the path of a file")
+            raise ConfigError(
+                "an inbox needs a pool, an engine or the path of a file", code=DATABASE
+            )
         if retention <= timedelta(0) or lock_timeout <= timedelta(0):
-            raise ConfigError("retention and lock_timeout of an inbox must be more than 0")
+            raise ConfigError(
+                "retention and lock_timeout of an inbox must be more than 0", code=DATABASE
+            )
         self.retention = retention.total_seconds()
         self.dialect: Dialect = either.dialect
         self.table = Table(self.dialect, lock_timeout.total_seconds())
@@ -113,7 +118,8 @@ class Inbox(Generic[T]):
         if connection is None:
             raise ProtoflowError(
                 f"{own.handler}: no transaction of an inbox is open; set "
-                "effects: EFFECTS_EXACTLY_ONCE on the method, and use the context during its run"
+                "effects: EFFECTS_EXACTLY_ONCE on the method, and use the context during its run",
+                code=NO_TRANSACTION,
             )
         return cast("T", connection)
 

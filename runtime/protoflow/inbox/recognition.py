@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from protoflow.database.recognition import class_names
+from protoflow.error_codes import DATABASE
 from protoflow.errors import ConfigError
 from protoflow.inbox.postgresql import AsyncpgPool, PsycopgPool, SyncPsycopgPool
 from protoflow.inbox.sqlalchemy import Engine, Sessions
@@ -39,11 +40,13 @@ def openers(resource: object) -> tuple[Opener | None, SyncOpener | None]:
         if isinstance(path, str) and "://" not in path and path != ":memory:":
             file = SQLiteFile(path)
             return file, file
-        raise ConfigError(f"Inbox({path!r}): not the path of a SQLite file; give {_KINDS}")
+        raise ConfigError(
+            f"Inbox({path!r}): not the path of a SQLite file; give {_KINDS}", code=DATABASE
+        )
     for name in class_names(resource):
         if name in _ASYNC:
             return _ASYNC[name](resource), None
         if name in _SYNC:
             return None, _SYNC[name](resource)
     kind = f"{type(resource).__module__}.{type(resource).__qualname__}"
-    raise ConfigError(f"Inbox({kind}): the supported kinds are {_KINDS}")
+    raise ConfigError(f"Inbox({kind}): the supported kinds are {_KINDS}", code=DATABASE)

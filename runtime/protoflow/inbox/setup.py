@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from protoflow.database import DatabaseConnection, Dialect, SyncDatabaseConnection
+from protoflow.error_codes import DATABASE, DATABASE_TABLE
 from protoflow.errors import ConfigError
 from protoflow.inbox.table import COLUMNS, LOCK, Table
 from protoflow.inbox.transaction import Opener, SyncOpener
@@ -87,7 +88,8 @@ def _outbox_statements(dialect: Dialect, *, create: bool) -> list[str]:
         raise ConfigError(
             "handlers with exactly-once effects have outputs, which are written to the outbox in "
             "the inbox's database, but the table protoflow_outbox does not exist; create it with "
-            f'protoflow.outbox.schema("{dialect}") in a migration'
+            f'protoflow.outbox.schema("{dialect}") in a migration',
+            code=DATABASE_TABLE,
         )
     return [each for each in schema(dialect).split(";\n") if each.strip()]
 
@@ -96,7 +98,8 @@ def _refuse_autocommit(database: DatabaseConnection | SyncDatabaseConnection) ->
     if database.autocommits:
         raise ConfigError(
             "the engine of the inbox commits each statement separately; leave out "
-            'isolation_level="AUTOCOMMIT"'
+            'isolation_level="AUTOCOMMIT"',
+            code=DATABASE,
         )
 
 
@@ -104,5 +107,6 @@ def _problem(error: Exception) -> ConfigError:
     return ConfigError(
         f"the table protoflow_inbox cannot be used: {error}; create it once with "
         "protoflow.inbox.POSTGRESQL_SCHEMA or SQLITE_SCHEMA, or let the service do so "
-        '(topology = "create")'
+        '(topology = "create")',
+        code=DATABASE_TABLE,
     )

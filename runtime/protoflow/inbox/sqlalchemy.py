@@ -7,6 +7,7 @@ from typing import Any
 
 from protoflow.database import DatabaseConnection, Dialect, adapt
 from protoflow.database.sqlalchemy import SQLAlchemyConnection, session_connection
+from protoflow.error_codes import DATABASE
 from protoflow.errors import ConfigError
 
 
@@ -77,7 +78,8 @@ class Sessions:
         if engine is None:
             raise ConfigError(
                 "the async_sessionmaker of an inbox has no engine; create it with "
-                "async_sessionmaker(engine)"
+                "async_sessionmaker(engine)",
+                code=DATABASE,
             )
         self.dialect: Dialect = _dialect(engine)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from protoflow.error_codes import MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.middleware.correlation_id import correlation_id, current_correlation_id
 from protoflow.middleware.job_hooks import (
@@ -86,7 +87,8 @@ def default_chain(dependencies: Dependencies | None = None) -> Chain:
     known = Dependencies.__annotations__
     if unknown := sorted(given.keys() - known.keys()):
         raise ConfigError(
-            f"{', '.join(unknown)}: no such dependency; known dependencies: {', '.join(known)}"
+            f"{', '.join(unknown)}: no such dependency; known dependencies: {', '.join(known)}",
+            code=MIDDLEWARE,
         )
     return Chain(
         (

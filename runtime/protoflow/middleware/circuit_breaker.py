@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from protoflow.context import Context
+from protoflow.error_codes import MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
 from protoflow.outcomes import DeadLetter, Outcome, Postpone, Retry, Skip
@@ -60,7 +61,8 @@ class CircuitBreaker:
         if not 0 < failure_rate <= 1 or window < 1 or open_for <= 0 or probes < 1:
             raise ConfigError(
                 "circuit_breaker: failure_rate must be from 0 to 1; all other arguments must be "
-                "positive"
+                "positive",
+                code=MIDDLEWARE,
             )
         self.failure_rate = failure_rate
         self.window = window

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from protoflow.context import Context
+from protoflow.error_codes import MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome, Postpone
@@ -26,7 +27,7 @@ def concurrency_limit(limit: int, *, handlers: frozenset[str] | None = None) -> 
         handlers: full names of the handlers that share it; None means all handlers of the service.
     """
     if limit < 1:
-        raise ConfigError("concurrency_limit: the limit must be at least 1")
+        raise ConfigError("concurrency_limit: the limit must be at least 1", code=MIDDLEWARE)
     slots = asyncio.Semaphore(limit)
 
     def share(next: Next, spec: HandlerSpec) -> Next:

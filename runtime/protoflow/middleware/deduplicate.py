@@ -9,6 +9,7 @@ from typing import Any
 
 from protoflow import wire
 from protoflow.context import Context
+from protoflow.error_codes import MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.ids import derived_id
 from protoflow.message import Delivery
@@ -40,7 +41,8 @@ def deduplicate(store: DeduplicationStore, *, field: str | None = None) -> Middl
     def drop_copies(next: Next, spec: HandlerSpec) -> Next:
         if spec.batched:
             raise ConfigError(
-                f"{spec.name}: deduplicate does not support batches; remove it from this handler"
+                f"{spec.name}: deduplicate does not support batches; remove it from this handler",
+                code=MIDDLEWARE,
             )
         identify = _identity(spec, field)
 
@@ -94,7 +96,9 @@ def _identity(spec: HandlerSpec, field: str | None) -> Callable[[Context], str |
     if field is None:
         return _by_id
     if spec.message is None or field not in spec.message.message_class.DESCRIPTOR.fields_by_name:
-        raise ConfigError(f"{spec.name}: deduplicate: the message has no field {field!r}")
+        raise ConfigError(
+            f"{spec.name}: deduplicate: the message has no field {field!r}", code=MIDDLEWARE
+        )
     decode: Callable[[Context], Any] = spec.decode
 
     def identify(context: Context) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 from protoflow.codecs.printable import printable
 from protoflow.context import Context
+from protoflow.failure_policy import as_outcome
 from protoflow.message import Delivery
-from protoflow.outcomes import Outcome, Postpone, Skip
+from protoflow.outcomes import Outcome, Postpone, Retry, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
 
 _log = logging.getLogger("protoflow.hooks")
@@ -30,6 +31,8 @@ class JobContext:
         started_at: the start of the run, in seconds since the epoch.
         duration: the duration in seconds; 0.0 at the start.
         retry_count: failed runs before this one.
+        outcome: in `on_job_error`, what the policy makes of the failure: a `RetryAfter`, a
+            `DeadLetter`, or a `Skip` if the message is dropped; otherwise None.
     """
 
     handler_name: str
@@ -40,6 +43,7 @@ class JobContext:
     started_at: float
     duration: float = 0.0
     retry_count: int = 0
+    outcome: Outcome | None = None
 
 
 #: Called at start and at success; it may be asynchronous.
@@ -102,6 +106,8 @@ def job_hooks(hooks: JobHooks | None = None) -> Middleware:
                 if isinstance(error, Skip):
                     await _call(done_hook, job)
                 else:
+                    if error_hook is not None:
+                        job = replace(job, outcome=_outcome_of(error, delivery, spec))
                     await _call(error_hook, job, error)
                 raise
             if type(outcome) is Postpone:
@@ -153,6 +159,12 @@ def metrics_hooks(
 def alerting_hooks(alert: JobErrorHook) -> JobHooks:
     """Calls a function for every failed run."""
     return JobHooks(on_job_error=alert)
+
+
+def _outcome_of(error: Exception, delivery: Delivery, spec: HandlerSpec) -> Outcome:
+    if isinstance(error, Outcome) and not isinstance(error, Retry):
+        return error
+    return as_outcome(error, error, delivery, spec)
 
 
 async def _call(hook: Callable[..., Any] | None, *args: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from protoflow.context import CONNECTION, Context
+from protoflow.error_codes import MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
 from protoflow.outcomes import DONE, Outcome
@@ -32,7 +33,8 @@ def outbox(store: OutboxStore | None = None) -> Middleware:
         if spec.streams:
             raise ConfigError(
                 f"{spec.name}: a stream of outputs is published while it is produced, so it "
-                "cannot use the outbox; run the handler in a service without an outbox"
+                "cannot use the outbox; run the handler in a service without an outbox",
+                code=MIDDLEWARE,
             )
 
         async def run(delivery: Delivery, context: Context) -> Outcome:

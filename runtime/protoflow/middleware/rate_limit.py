@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protoflow.context import Context
+from protoflow.error_codes import MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome, Postpone
@@ -24,7 +25,7 @@ def rate_limit(rate: float, *, burst: int = 1) -> Middleware:
         burst: the number of runs that may start at once after an idle time.
     """
     if rate <= 0 or burst < 1:
-        raise ConfigError("rate_limit: rate must be positive and burst at least 1")
+        raise ConfigError("rate_limit: rate must be positive and burst at least 1", code=MIDDLEWARE)
 
     def limit(next: Next, spec: HandlerSpec) -> Next:
         now = spec.clock.monotonic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from protoflow.context import Context
+from protoflow.error_codes import TIMED_OUT, coded
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Next
@@ -26,6 +27,6 @@ def timeout(next: Next, spec: HandlerSpec) -> Next:
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            raise TimeoutError(f"timed out after {seconds:g} s") from error
+            raise TimeoutError(coded(f"timed out after {seconds:g} s", TIMED_OUT)) from error
 
     return run

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from protoflow.errors import MissingExtraError
+from protoflow.observability.application_metrics import add_application_metrics
 
 try:
     from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -37,6 +38,7 @@ def joined(texts: Sequence[bytes]) -> tuple[bytes, str]:
     """Returns one text from the texts of several processes, and its content type."""
     registry = CollectorRegistry()
     registry.register(_Joined([text.decode() for text in texts]))
+    add_application_metrics(registry)
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 

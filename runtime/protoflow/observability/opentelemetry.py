@@ -126,7 +126,7 @@ class _Instruments:
         )  # fmt: skip
 
     def _consumed(self) -> Iterable[Observation]:
-        for scheduler in self._reporter.host.subscriptions:
+        for scheduler in self._reporter.host.counted:
             system = self._reporter.system_of(scheduler.settings.transport)
             fixed = {semconv.SYSTEM: system, semconv.OPERATION_NAME: "receive"}
             yield Observation(scheduler.in_flight.received, fixed | _labels(scheduler))
@@ -138,7 +138,7 @@ class _Instruments:
             yield Observation(count, fixed | {semconv.DESTINATION: topic})
 
     def _messages(self) -> Iterable[Observation]:
-        for scheduler in self._reporter.host.subscriptions:
+        for scheduler in self._reporter.host.counted:
             for route in scheduler.router.all:
                 labels = _labels(scheduler) | {semconv.HANDLER: route.spec.name}
                 for outcome in ("handled", "dead_lettered", "dropped", "skipped"):

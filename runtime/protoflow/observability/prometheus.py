@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from protoflow.errors import MissingExtraError
+from protoflow.observability.application_metrics import add_application_metrics
 from protoflow.observability.report import Reporter
 from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.scheduler import Scheduler
@@ -221,11 +222,17 @@ class Exposition:
     """A separate registry with the metrics of one service, and its text.
 
     Two services in one process do not share series, and the global registry stays unchanged.
+
+    Args:
+        reporter: `service.reporter`.
+        application: whether to add the metrics of the application in PROMETHEUS_MULTIPROC_DIR.
     """
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, *, application: bool = True) -> None:
         self.registry: Final = CollectorRegistry()
         self.registry.register(ServiceCollector(reporter))
+        if application:
+            add_application_metrics(self.registry)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Returns the text and its content type: OpenMetrics if the client accepts it."""

@@ -117,6 +117,11 @@ class Host(Protocol):
         ...
 
     @property
+    def counted(self) -> Sequence[Scheduler]:
+        """The subscriptions with counters: the running ones, afterwards those that ended."""
+        ...
+
+    @property
     def watched(self) -> Sequence[SubscriptionSettings]:
         """The subscriptions whose lag is read: running ones, or all of a contract."""
         ...

@@ -17,8 +17,8 @@ from protoflow.database import (
     SyncDatabaseConnection,
     TransactionWatch,
     adapt,
-    adapt_sync,
 )
+from protoflow.error_codes import DATABASE, DATABASE_TABLE
 from protoflow.errors import ConfigError, PublishError
 from protoflow.message import Message
 from protoflow.outbox.tables import insertion
@@ -121,7 +121,7 @@ def bind(
 def refuse_autocommit(connection: DatabaseConnection | SyncDatabaseConnection) -> None:
     """Raises ConfigError if messages would be committed immediately."""
     if connection.autocommits:
-        raise ConfigError(_NO_TRANSACTION)
+        raise ConfigError(_NO_TRANSACTION, code=DATABASE)
 
 
 def explain(error: Exception, dialect: Dialect) -> None:
@@ -131,7 +131,8 @@ def explain(error: Exception, dialect: Dialect) -> None:
         raise PublishError(
             "the database of the connection has no table for the message: "
             f"{text.splitlines()[0]}; start the relay once, or create the tables of "
-            f'protoflow.outbox.schema("{dialect}") in a migration'
+            f'protoflow.outbox.schema("{dialect}") in a migration',
+            code=DATABASE_TABLE,
         ) from error
 
 
@@ -141,7 +142,7 @@ class SyncBoundPublisher:
     Args:
         publisher: encodes, on its event loop.
         destination: selects where messages are written.
-        connection: a connection of psycopg or sqlite3; it is used in the caller's thread.
+        connection: the connection; it is used in the caller's thread.
         run: runs a coroutine on the event loop of the publisher, and waits.
         call: calls a function on that event loop, without waiting.
     """
@@ -150,13 +151,13 @@ class SyncBoundPublisher:
         self,
         publisher: MessagePublisher,
         destination: Destination,
-        connection: object,
+        connection: SyncDatabaseConnection,
         run: Callable[[Coroutine[Any, Any, Any]], Any],
         call: Callable[..., object],
     ) -> None:
         self._publisher = publisher
         self._destination = destination
-        self._connection = adapt_sync(connection)
+        self._connection = connection
         self._run = run
         self._call = call
 

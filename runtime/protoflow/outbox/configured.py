@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from protoflow.config.url import TransportURL
 from protoflow.contract.topics import TopologyMode
+from protoflow.error_codes import TRANSPORT_URL
 from protoflow.errors import ConfigError, MissingExtraError
 from protoflow.outbox.sqlite import SQLiteOutbox
 
@@ -29,7 +30,8 @@ def outbox_at(url: TransportURL, mode: TopologyMode) -> PostgresOutbox | SQLiteO
         if url.hosts or not path:
             raise ConfigError(
                 "outbox: sqlite: the URL names no file; write sqlite:///app.db for a file in the "
-                "working directory, sqlite:////var/lib/app.db for an absolute path"
+                "working directory, sqlite:////var/lib/app.db for an absolute path",
+                code=TRANSPORT_URL,
             )
         return SQLiteOutbox(path)
     try:

@@ -7,6 +7,7 @@ from typing import Any
 from protoflow.clock import Clock
 from protoflow.config.options import parse_options
 from protoflow.config.url import TransportURL
+from protoflow.error_codes import NOT_OPEN
 from protoflow.errors import TransportError
 from protoflow.transport.kit.supervisor import describe
 from protoflow.transport.settings import TransportSettings
@@ -25,7 +26,7 @@ class OutboxDatabase(Database):
     async def fetch(self, query: str, *values: object) -> list[Any]:
         """Runs one statement in its own transaction. Raises TransportError."""
         if self._pool is None:
-            raise TransportError("the outbox is not open")
+            raise TransportError("the outbox is not open", code=NOT_OPEN)
         try:
             rows: list[Any] = await self._pool.fetch(query, *values)
         except FAILURES as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from protoflow.database.sqlite import SyncSQLiteConnection
+from protoflow.error_codes import OTHER_VERSION
 from protoflow.errors import ConnectionFailedError
 from protoflow.message import Message
 from protoflow.outbox.claim import FileClaim
@@ -149,7 +150,8 @@ class SQLiteOutbox:
                     raise ConnectionFailedError(
                         f"the table protoflow_outbox in {self._path} has another version: let the "
                         "Protoflow of that version publish its messages, drop the table, and "
-                        "start again"
+                        "start again",
+                        code=OTHER_VERSION,
                     )
             except BaseException:
                 own.close()

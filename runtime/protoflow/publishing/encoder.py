@@ -16,6 +16,7 @@ from protoflow.context import Context
 from protoflow.contract.names import NameResolver
 from protoflow.contract.spec import Encoding, MessageSpec, PublicationSpec
 from protoflow.contract.validation import ProtoValidator, check_of
+from protoflow.error_codes import ARGUMENT, INVALID_MESSAGE, RESOLVED_CONTRACT, coded
 from protoflow.errors import (
     ConfigError,
     InvalidMessageError,
@@ -67,19 +68,17 @@ class Encoder:
         bound = self._bound.get(id(publication)) or self._bind(publication)
         message = output.message
         if not isinstance(message, bound.message_class):
-            raise TypeError(
-                f"{bound.metadata[wire.CE_TYPE]} is expected, not {type(message).__name__}"
-            )
+            expected = f"{bound.metadata[wire.CE_TYPE]} is expected"
+            raise TypeError(coded(f"{expected}, not {type(message).__name__}", ARGUMENT))
         if bound.check is not None and (problem := bound.check(message)) is not None:
-            # A handler that makes an invalid message would make it again: a retry cannot help.
-            raise InvalidMessageError(problem) if context is None else Unprocessable(problem)
+            raise _invalid(problem, context)
         metadata = bound.metadata.copy()
         now = self._now()
         if int(now * 1000) != self._millisecond:
             self._tick(now)
         metadata[wire.CE_TIME] = self._time
         key = output.key
-        if key is None:
+        if key is None and bound.key is not None:
             key = bound.key(message)
         if key is not None:
             try:
@@ -136,7 +135,7 @@ class Encoder:
         names = NameResolver(self._config.namespace, self._config.variables)
         topic = names.physical(template, "topic of an output")
         if names.problems:
-            raise ConfigError(names.problems)
+            raise ConfigError(names.problems, code=RESOLVED_CONTRACT)
         return topic
 
     def _bind(self, publication: PublicationSpec) -> _Bound:
@@ -176,11 +175,11 @@ class _Bound:
         self.topic = names.physical(publication.topic, f"{spec.type}: topic")
         self.encoding = spec.encoding or config.encoding
         self.check = check_of(spec, validator) if config.validate else None
-        self.key = _getter(spec, spec.partition_key)
+        self.key = _getter(spec, spec.partition_key) if spec.partition_key else None
         self.subject = _getter(spec, spec.subject) if spec.subject else None
         source = names.fill(spec.source or config.source, f"{spec.type}: source")
         if names.problems:
-            raise ConfigError(names.problems)
+            raise ConfigError(names.problems, code=RESOLVED_CONTRACT)
         self.metadata = base_metadata(spec, source, self.encoding)
 
 
@@ -197,10 +196,8 @@ def base_metadata(spec: MessageSpec, source: str, encoding: Encoding) -> dict[st
     return metadata
 
 
-def _getter(spec: MessageSpec, name: str | None) -> Callable[[Any], Any]:
+def _getter(spec: MessageSpec, name: str) -> Callable[[Any], Any]:
     """Returns the reader of a field; an unset field gives None or an empty value."""
-    if name is None:
-        return lambda _message: None
     field = spec.message_class.DESCRIPTOR.fields_by_name[name]
     if field.has_presence:
         return lambda message: getattr(message, name) if message.HasField(name) else None
@@ -215,6 +212,13 @@ def _id_problem(id: object) -> str | None:
     if not id.isprintable():
         return "id: control characters and lone surrogates cannot be sent; remove them"
     return None
+
+
+def _invalid(problem: str, context: Context | None) -> Exception:
+    if context is None:
+        return InvalidMessageError(problem)
+    # A handler that makes an invalid message would make it again: a retry cannot help.
+    return Unprocessable(coded(problem, INVALID_MESSAGE))
 
 
 def _refused(problem: str, context: Context | None) -> ProtoflowError:

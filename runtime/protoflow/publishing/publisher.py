@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
+from protoflow.error_codes import NO_DELAY, NOT_PUBLISHING, OTHER_LOOP
 from protoflow.errors import CapabilityError, ProtoflowError, Unprepared
 from protoflow.message import Message
 from protoflow.output import AnyOutput
@@ -60,6 +61,7 @@ class MessagePublisher:
             from protoflow.publishing.framed_encoder import FramedEncoder
 
             self.framed = FramedEncoder(config, clock)
+        self._now = clock.now
         self.encode = self.framed or Encoder(config, clock.now)
 
     async def outputs(
@@ -132,7 +134,7 @@ class MessagePublisher:
             if message.delay > 0:
                 target = target_of(self._transport, message.topic)
                 if text := delay_problem(message, target.capabilities):
-                    raise CapabilityError(text)
+                    raise CapabilityError(text, code=NO_DELAY)
 
     def close(self) -> None:
         """Stops publishing."""
@@ -143,11 +145,13 @@ class MessagePublisher:
         if self._loop is None:
             raise ProtoflowError(
                 "not open: publish inside `async with`, after the connection or the service was "
-                "started and before it was stopped"
+                "started and before it was stopped",
+                code=NOT_PUBLISHING,
             )
         raise ProtoflowError(
             "used from an event loop other than the one that opened it; in other threads use "
-            "asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync"
+            "asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync",
+            code=OTHER_LOOP,
         )
 
     def open(self, provider: Any = None) -> None:
@@ -168,6 +172,21 @@ class MessagePublisher:
         if not isinstance(self._transport, RoutedTransport):
             return None
         return OutputRoutes(self._transport, transport, self._sent)
+
+    def use(self, transport: Transport, *, frames: bool) -> None:
+        """Publishes to another transport. It must be called before `open`.
+
+        Args:
+            transport: the other transport.
+            frames: whether messages get the frames of a schema registry, which registers schemas.
+        """
+        self._transport = transport
+        self.submitter = Submitter(transport, self._sent)
+        self._publish = self.submitter.publish
+        if self.framed is not None and not frames:
+            validator = self.encode.validator
+            self.encode = Encoder(self._config, self._now)
+            self.encode.validator = validator
 
     def known(self, topics: Sequence[str]) -> None:
         """Notes topics that were already created or verified."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from operator import attrgetter
 
+from protoflow.error_codes import NO_DELAY, TOO_LARGE
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.stats.handlers import SentMessages
@@ -13,6 +15,7 @@ from protoflow.transport.answers import failure_of
 from protoflow.transport.capabilities import Capabilities, delay_problem
 from protoflow.transport.interface import Transport
 
+_delay = attrgetter("delay")
 #: The answer to one submission: a result for each message, None for a confirmed one.
 Results = Sequence[TransportError | None]
 
@@ -83,12 +86,18 @@ def unconfirmed(
 def refusal(messages: Sequence[Message], capabilities: Capabilities) -> PublishRefusedError | None:
     """Returns why outputs can never be published, a delay or a size; None if they can."""
     limit = capabilities.max_message_bytes
+    if any(map(_delay, messages)):
+        for message in messages:
+            if message.delay > 0 and (text := delay_problem(message, capabilities)):
+                return PublishRefusedError(text, code=NO_DELAY)
+    if limit is None:
+        return None
     for message in messages:
-        if message.delay > 0 and (text := delay_problem(message, capabilities)):
-            return PublishRefusedError(text)
-        if limit is not None and message.payload is not None and len(message.payload) > limit:
+        payload = message.payload
+        if payload is not None and len(payload) > limit:
             return PublishRefusedError(
-                f"an output of {len(message.payload)} bytes to {message.topic} is refused: "
-                f"the broker takes {limit}"
+                f"an output of {len(payload)} bytes to {message.topic} is refused: "
+                f"the broker takes {limit}",
+                code=TOO_LARGE,
             )
     return None

@@ -19,6 +19,7 @@ from protoflow.contract.spec import (
     PublicationSpec,
     RetryPolicy,
 )
+from protoflow.error_codes import HANDLER_FORM, HANDLER_RESULT, coded
 from protoflow.errors import DecodeError, RegistrationError
 from protoflow.events import CloudEvent, EventContext
 from protoflow.message import Message
@@ -81,7 +82,8 @@ def json_registration(
         if result is None:
             return
         if publish_topic is None:
-            raise TypeError(f"{name} returned a value; register it with publish_topic")
+            problem = f"{name} returned a value; register it with publish_topic"
+            raise TypeError(coded(problem, HANDLER_RESULT))
         kind = _type_name(result)
         event = CloudEvent(
             type=kind,
@@ -112,7 +114,9 @@ def proto_registration(
     """Registers protobuf messages without a generated module. Raises RegistrationError."""
     _check(name, handler)
     if (publish_topic is None) != (output_class is None):
-        raise RegistrationError(f"{name}: set both publish_topic and output_class, or neither")
+        raise RegistrationError(
+            f"{name}: set both publish_topic and output_class, or neither", code=HANDLER_FORM
+        )
     publication = None
     if publish_topic is not None and output_class is not None:
         publication = PublicationSpec(topic=publish_topic, message=MessageSpec.of(output_class))
@@ -161,7 +165,7 @@ def event_registration(
 
 def _check(name: str, handler: Any, arguments: int = 2) -> None:
     if (problem := shape_problem(name, handler, arguments=arguments)) is not None:
-        raise RegistrationError(problem)
+        raise RegistrationError(problem, code=HANDLER_FORM)
 
 
 def _messages(result: Message | Iterable[Message]) -> Iterable[Message]:

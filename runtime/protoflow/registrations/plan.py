@@ -13,8 +13,9 @@ from protoflow.contract import topics
 from protoflow.contract.names import NameResolver, namespaced
 from protoflow.contract.policy import ResolvedDelivery, merge, problems, resolve
 from protoflow.contract.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
+from protoflow.error_codes import RESOLVED_CONTRACT
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
-from protoflow.registrations import cycles, sharing, transports
+from protoflow.registrations import cycles, sharing, sources, transports
 from protoflow.registrations.registration import Registration
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
 from protoflow.routing.routes import Routes
@@ -56,17 +57,18 @@ def plan(
         filled.update(item.group for item in registrations)
         names.problems += unknown("groups", config.groups, filled, "group consumes here")
     if names.problems:
-        raise ConfigError(names.problems)
+        raise ConfigError(names.problems, code=RESOLVED_CONTRACT)
     groups: dict[tuple[str, str], list[HandlerPlan]] = {}
     for handler in handlers:
         groups.setdefault((handler.topic, handler.group), []).append(handler)
     conflicts = cycles.problems(handlers)
     plans = [_subscription(group, config, conflicts) for group in groups.values()]
     conflicts += transports.conflicts(handlers)
-    if conflicts:
-        raise RegistrationError(conflicts)
     if isinstance(capabilities, Capabilities):
         capabilities = {DEFAULT: capabilities}
+    conflicts += sources.conflicts(plans, capabilities)
+    if conflicts:
+        raise RegistrationError(conflicts)
     return _within(plans, capabilities, config, routes)
 
 
@@ -93,6 +95,7 @@ def _handler(
         f"{name}: dead-letter topic",
         {"topic": plain_topic, "group": plain_group},
     )
+    transport = routes.of_handler(name, topic, group)
     return HandlerPlan(
         registration=registration,
         topic=topic,
@@ -101,7 +104,8 @@ def _handler(
         # Long topics and groups make dead-letter topics longer than 200 characters: transports cut
         # them.
         dead_letter_topic=namespaced(config.namespace, dead_letter_topic),
-        transport=routes.of_handler(name, topic, group),
+        transport=transport,
+        source=routes.sources(transport).of(topic),
     )
 
 
@@ -160,6 +164,7 @@ def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSe
         max_hold=config.max_hold,
         rebalance_drain=config.rebalance_drain,
         transport=first.transport,
+        source=first.source,
     )
 
 
@@ -187,6 +192,7 @@ def _within(
     for subscription in plans:
         for handler in subscription.handlers:
             refused += _Demands(handler, capabilities[handler.transport], config).refused()
+            refused += sources.refused(handler, capabilities[handler.transport], config)
             refused += transports.left_by_atomic(handler, config, routes)
     if refused:
         raise CapabilityError(sorted(set(refused)))

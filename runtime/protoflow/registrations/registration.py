@@ -15,6 +15,7 @@ from protoflow.contract.spec import (
     ServiceSpec,
 )
 from protoflow.dataclass_record import dataclass_record
+from protoflow.error_codes import HANDLER_FORM
 from protoflow.errors import RegistrationError
 from protoflow.handler import Handler, HandlerSync
 from protoflow.registrations.shapes import shape_problem
@@ -81,13 +82,15 @@ def registrations(handler: Handler | HandlerSync) -> list[Registration]:
     """
     if isinstance(handler, type):
         raise RegistrationError(
-            f"{handler.__name__} is a class; register an instance: {handler.__name__}(...)"
+            f"{handler.__name__} is a class; register an instance: {handler.__name__}(...)",
+            code=HANDLER_FORM,
         )
     spec = getattr(handler, "__protoflow_spec__", None)
     if not isinstance(handler, Handler | HandlerSync) or not isinstance(spec, ServiceSpec):
         raise RegistrationError(
             f"{type(handler).__name__} is no generated handler; derive it from the class in the "
-            "generated module"
+            "generated module",
+            code=HANDLER_FORM,
         )
     sync = isinstance(handler, HandlerSync)
     made = [
@@ -99,7 +102,7 @@ def registrations(handler: Handler | HandlerSync) -> list[Registration]:
         if (problem := shape_problem(one.name, one.call, sync=sync, streams=one.streams))
     ]
     if problems:
-        raise RegistrationError(problems)
+        raise RegistrationError(problems, code=HANDLER_FORM)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from protoflow.contract.spec import DeliveryPolicy
+from protoflow.error_codes import TOO_LATE
 from protoflow.errors import RegistrationError
 from protoflow.registrations.plain_handlers import (
     event_registration,
@@ -118,7 +119,9 @@ class Registry:
     ) -> None:  # fmt: skip
         """Adds a middleware to the chain."""
         if self.closed:
-            raise RegistrationError(f"middleware {name}: register before the service starts")
+            raise RegistrationError(
+                f"middleware {name}: register before the service starts", code=TOO_LATE
+            )
         self.chain = self.chain.add(name, middleware, before=before, after=after)
 
     def consume_events(self, event_type: str, handler: EventHandler) -> None:

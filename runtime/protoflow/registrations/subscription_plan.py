@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from protoflow.config.named_transports import DEFAULT
 from protoflow.contract.policy import ResolvedDelivery
+from protoflow.contract.topic_source import TopicSource
 from protoflow.dataclass_record import dataclass_record
 from protoflow.registrations.registration import Registration
 from protoflow.transport.interface import SubscriptionSettings
@@ -22,6 +23,7 @@ class HandlerPlan:
         policy: the delivery policy.
         dead_letter_topic: the topic of dead letters, with the namespace.
         transport: the name of the transport from which it consumes.
+        source: the existing place from which it consumes the topic; None: the topic itself.
     """
 
     registration: Registration
@@ -30,6 +32,7 @@ class HandlerPlan:
     policy: ResolvedDelivery
     dead_letter_topic: str
     transport: str = DEFAULT
+    source: TopicSource | None = None
 
 
 @dataclass_record

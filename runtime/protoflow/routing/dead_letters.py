@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError, NotReplayableError
 from protoflow.routing.routes import Routes
 from protoflow.transport.dead_letters import (
@@ -54,7 +55,9 @@ class RoutedDeadLetterStore:
         part = self._parts[name]
         if part.capabilities.dead_letters and isinstance(part, KeepsDeadLetters):
             return part.dead_letters
-        raise CapabilityError(f"{topic}: the transport {name} cannot list its dead letters")
+        raise CapabilityError(
+            f"{topic}: the transport {name} cannot list its dead letters", code=NOT_SHOWN
+        )
 
 
 class _RoutedScan:

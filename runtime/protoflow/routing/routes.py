@@ -10,6 +10,7 @@ from protoflow.config.conversion import env_form, named
 from protoflow.config.named_transports import DEFAULT, RouteSettings
 from protoflow.config.settings import Config
 from protoflow.contract import topics
+from protoflow.contract.topic_source import TopicSources
 from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.built_in import messaging_system
 
@@ -44,6 +45,20 @@ class Routes:
         """Returns the transport from which a handler consumes a topic in a group."""
         by_handler = named(self._config.handler_transports, handler)
         return by_handler or self.of_group(topic, group)
+
+    def sources(self, transport: str) -> TopicSources:
+        """Returns the places of other programs from which topics on a transport are consumed."""
+        table = {
+            topic: route.source
+            for topic, route in self._topics.items()
+            if route.source is not None and (route.transport or DEFAULT) == transport
+        }
+        # Retries and dead letters, which have two dots in their names, are never there.
+        return TopicSources(
+            (lambda topic: None if ".." in self.plain(topic) else named(table, self.plain(topic)))
+            if table
+            else None
+        )
 
     def of_group(self, topic: str, group: str) -> str:
         """Returns the transport from which a group consumes a topic, without the handlers'."""

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import NOT_SHOWN
 from protoflow.errors import CapabilityError, ConfigError, PublishError, TransportError
 from protoflow.message import Message
 from protoflow.routing.dead_letters import RoutedDeadLetterStore
@@ -36,7 +37,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.kit.submission import submit_by_share
 from protoflow.transport.lag import Lag, LagReader
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicReader, TopicRecord
+from protoflow.transport.topic_reader import Point, TopicReader, TopicRecord
 
 _log = logging.getLogger("protoflow.routing")
 
@@ -128,17 +129,22 @@ class RoutedTransport:
         name = self.routes.consumed_from(topic, group)
         part = self.parts[name]
         if not (part.capabilities.lag and isinstance(part, LagReader)):
-            raise CapabilityError(f"the transport {name} does not report lag")
+            raise CapabilityError(f"the transport {name} does not report lag", code=NOT_SHOWN)
         return await part.lag(topic, group)
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """Reads a topic. Raises CapabilityError if its transport cannot."""
         part = self.part_with(topic)
         if not isinstance(part, TopicReader):
-            raise CapabilityError(f"the transport of {topic} cannot read topics")
-        return part.read_topic(topic, start=start, follow=follow)
+            raise CapabilityError(f"the transport of {topic} cannot read topics", code=NOT_SHOWN)
+        return part.read_topic(topic, start=start, end=end, follow=follow)
 
     def part_with(self, topic: str) -> Transport:
         """Returns the transport on which a topic is read."""

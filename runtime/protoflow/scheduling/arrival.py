@@ -19,6 +19,7 @@ from protoflow.scheduling.job import Job, Route
 from protoflow.scheduling.lanes import Lanes
 from protoflow.scheduling.outcome_applier import OutcomeApplier
 from protoflow.scheduling.router import Router
+from protoflow.scheduling.source_labels import SourceLabels
 from protoflow.scheduling.turns import Turns
 from protoflow.scheduling.workers import Workers
 from protoflow.transport.interface import SubscriptionSettings
@@ -60,6 +61,8 @@ class Arrival:
         self._ordered = settings.ordering is not Ordering.NONE
         self._group = settings.group
         self._name = settings.name
+        source = settings.source
+        self._labels = None if source is None else SourceLabels(source, router)
         self._seen: set[str] = set()
         self._applier = applier
         self._turns = turns
@@ -154,6 +157,10 @@ class Arrival:
                     return message, self._frames.pending
                 message = opened
             message = _unwrapped(message)
+            if self._labels is not None:
+                message = self._labels.apply(message)
+                if message.payload is delivery.message.payload:  # no envelope
+                    delivery.message = message  # its retries and dead letters have them, too
             route = self._router.find(message)
         except DecodeError as error:
             self._give_up(delivery, message, Undecodable(str(error)))

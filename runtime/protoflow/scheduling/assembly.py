@@ -141,6 +141,7 @@ def _spec(
         pause_for=readiness.pause_for,
         journal=None if journal is None else _journal_of(journal, handler),
         transport=handler.transport,
+        source="" if handler.source is None else handler.source.name,
     )
 
 

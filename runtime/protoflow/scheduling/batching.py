@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from protoflow.context import Context, OutputEncoder
 from protoflow.contract.spec import BATCH_MESSAGES, BATCH_WAIT, BatchPolicy, PublicationSpec
+from protoflow.error_codes import ARGUMENT, coded
 from protoflow.message import Delivery, Message
 from protoflow.output import AnyOutput
 
@@ -21,7 +22,7 @@ class BatchContext(Context):
     dropped when that input fails.
     """
 
-    __slots__ = ("_places", "causes", "items")
+    __slots__ = ("_found", "_places", "causes", "items")
 
     def __init__(
         self, items: Sequence[Context], delivery: Delivery, handler: str, group: str,
@@ -34,6 +35,8 @@ class BatchContext(Context):
         self.causes: list[int | None] = []
         # Keyed by object identity, because the items keep their messages alive.
         self._places: dict[int, int] = {}
+        # The last output and its index, which is needed several times.
+        self._found: tuple[AnyOutput | None, int | None] = (None, None)
 
     def cause_of(self, output: AnyOutput) -> Message:
         """Returns the input that the output names, or the first message of the batch."""
@@ -68,6 +71,7 @@ class BatchContext(Context):
         super().restart()
         self.causes = []
         self._places = {}
+        self._found = (None, None)
         for item in self.items:
             item.restart()
 
@@ -77,6 +81,14 @@ class BatchContext(Context):
         return None if index is None else self.items[index].next_position(output)
 
     def _index(self, output: AnyOutput) -> int | None:
+        last, place = self._found
+        if output is last:
+            return place
+        place = self._place(output)
+        self._found = (output, place)
+        return place
+
+    def _place(self, output: AnyOutput) -> int | None:
         cause = output.caused_by
         if cause is None:
             return None
@@ -84,7 +96,9 @@ class BatchContext(Context):
             self._places = {id(item.decoded): place for place, item in enumerate(self.items)}
         place = self._places.get(id(cause))
         if place is None:
-            raise ValueError("caused_by is not a message of this batch; pass the object itself")
+            raise ValueError(
+                coded("caused_by is not a message of this batch; pass the object itself", ARGUMENT)
+            )
         return place
 
 

@@ -41,9 +41,8 @@ class Outputs:
         first = jobs[0]
         spec = first.route.spec
         if not outputs:
-            for job in jobs:
-                spec.stats.handled += 1
-                self.acknowledge(job)
+            spec.stats.handled += len(jobs)
+            self._acknowledge_together(jobs)
         elif self._routes is not None and (name := self._routes.elsewhere(outputs)) is not None:
             self._done_elsewhere(jobs, outputs, name, self._routes)
         elif (problem := refusal(outputs, spec.capabilities)) is not None:
@@ -58,6 +57,13 @@ class Outputs:
         self._settler.settle(job, Settlement(job.delivery))
         if job.lane is not None:
             self._host.end_turn(job)
+
+    def _acknowledge_together(self, jobs: Sequence[Job]) -> None:
+        """Acknowledges the jobs of one run."""
+        self._settler.settle_together(jobs, [Settlement(job.delivery) for job in jobs])
+        for job in jobs:
+            if job.lane is not None:
+                self._host.end_turn(job)
 
     def take(self, wanted: Callable[[Job], bool]) -> list[Job]:
         """Removes the selected jobs with unconfirmed outputs, and the jobs that depend on them."""
@@ -94,8 +100,7 @@ class Outputs:
                 self._refused(jobs, refused)
                 return
             self._confirmed(jobs, outputs)
-            for job in jobs:
-                self.acknowledge(job)
+            self._acknowledge_together(jobs)
 
         self._settler.publish(first, outputs, confirmed)
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from protoflow.codecs.printable import printable
+from protoflow.error_codes import TOO_LARGE
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.publishing.submitter import Submitter
@@ -159,5 +160,7 @@ class DeadLetterPublisher:
         self._settler.settle(job, Settlement(job.delivery, outputs=(dead_letter,)))
         result = await done
         if result is SettleResult.REFUSED:
-            return PublishRefusedError("the transport refused the dead letter: it is too large")
+            return PublishRefusedError(
+                "the transport refused the dead letter: it is too large", code=TOO_LARGE
+            )
         return PublishError("the transaction failed") if result is SettleResult.UNKNOWN else None

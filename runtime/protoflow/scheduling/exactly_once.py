@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import CONNECTION, Context
+from protoflow.error_codes import TOO_LARGE
 from protoflow.errors import BatchFailed, PublishRefusedError, Unprepared
 from protoflow.handler import Batch
 from protoflow.inbox.entries import Entry, entry_of
@@ -201,7 +202,8 @@ class ExactlyOnce:
         if len(context.outputs) > _MOST_OUTPUTS or size > _MOST_BYTES:
             raise PublishRefusedError(
                 f"{self.spec.name}: the outputs of one run are kept until it commits, at most "
-                f"{_MOST_OUTPUTS:,} messages and {_MOST_BYTES:,} bytes; publish fewer a message"
+                f"{_MOST_OUTPUTS:,} messages and {_MOST_BYTES:,} bytes; publish fewer a message",
+                code=TOO_LARGE,
             )
         return size
 

@@ -117,12 +117,15 @@ class ExactlyOnceSync(ExactlyOnce):
         if context.cancelled.is_set():
             raise RunCancelled
         try:
-            transaction.commit()
+            self._commit_sync(transaction)
         except Exception as error:
             if is_refused(error):
                 raise
             return unknown()
         return DONE
+
+    def _commit_sync(self, transaction: SyncTransaction) -> None:
+        transaction.commit()
 
     def _call(self, loop: _Loop, context: Context, chosen: Sequence[Context]) -> None:
         given = self.given(context, chosen)

@@ -75,6 +75,7 @@ def smallest_dead_letter(dead_letter: Message) -> Message:
         wire.PF_DEAD_LETTER,
         wire.PF_GROUP,
         wire.PF_ORIGINAL_TOPIC,
+        wire.PF_ORIGINAL_SOURCE,
         wire.PF_ORIGINAL_SHARD,
         wire.PF_ORIGINAL_POSITION,
         wire.PF_ERROR_CLASS,
@@ -126,6 +127,8 @@ def _origin(delivery: Delivery, spec: HandlerSpec, now: float) -> dict[str, str]
         wire.PF_ORIGINAL_POSITION: str(delivery.position),
         wire.PF_DEAD_LETTERED_AT: f"{now:.3f}",
     }
+    if spec.source:
+        origin[wire.PF_ORIGINAL_SOURCE] = spec.source
     if delivery.time:
         origin[wire.PF_ORIGINAL_TIME] = f"{delivery.time:.3f}"
     return origin

@@ -18,6 +18,7 @@ from protoflow.codecs.payload import decode
 from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import Context
 from protoflow.contract.spec import ProtoClass, PublicationSpec
+from protoflow.error_codes import HANDLER_RESULT, coded
 from protoflow.errors import (
     AuthenticationError,
     DecodeError,
@@ -39,6 +40,8 @@ from protoflow.transport.kit.backoff import Backoff
 
 T = TypeVar("T")
 
+#: Results that are taken from a thread at once.
+_TAKEN = 64
 #: Waits before the topics of outputs are made or verified again, in seconds.
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
@@ -147,7 +150,8 @@ def _batched(
             except Unprepared as needed:
                 await needed.prepare()
                 keep_result(context, publication, result)
-        await ensure_topics(topics, all_outputs(context))
+        if topics.unknown(outputs := all_outputs(context)):
+            await ensure_topics(topics, outputs)
         return DONE
 
     return run
@@ -156,7 +160,11 @@ def _batched(
 def all_outputs(context: Context) -> list[Message]:
     """Returns all outputs of a run so far, including those of a batch's messages."""
     items = context.items if isinstance(context, BatchContext) else ()
-    return [*context.outputs, *(message for item in items for message in item.outputs)]
+    outputs = [*context.outputs]
+    for item in items:
+        if item.outputs:
+            outputs += item.outputs
+    return outputs
 
 
 def _batch(context: Context) -> Batch[Any]:
@@ -184,10 +192,12 @@ def _streaming(
                         await needed.prepare()
                         size += keep_result(context, spec.publication, result)
                     if windowed and (len(context.outputs) >= MESSAGES or size >= BYTES):
-                        await ensure_topics(topics, context.outputs)
+                        if topics.unknown(context.outputs):
+                            await ensure_topics(topics, context.outputs)
                         await windows.send(context.take_outputs())
                         size = 0
-            await ensure_topics(topics, all_outputs(context))
+            if topics.unknown(outputs := all_outputs(context)):
+                await ensure_topics(topics, outputs)
             await windows.confirmed()
         finally:
             windows.forget()
@@ -196,29 +206,31 @@ def _streaming(
     return run
 
 
-async def results_of(
+def results_of(
     registration: Registration, given: Any, context: Context, threads: Threads
 ) -> AsyncGenerator[Any, None]:
-    """Yields the results of a stream handler."""
-    if not registration.sync:
-        results = registration.call(given, context)
-        if not hasattr(results, "__aiter__"):
-            if asyncio.iscoroutine(results):
-                results.close()
-            raise TypeError(
-                f"{registration.name} must be an asynchronous generator (`async def` with `yield`)"
-            )
-        async with aclosing(results):
-            async for result in results:
-                yield result
-        return
-    # Switching threads is costly, so a window of results is taken at once.
+    """Returns the results of a stream handler. Raises TypeError if it is no generator."""
+    if registration.sync:
+        return _results_in_thread(registration, given, context, threads)
+    results: AsyncGenerator[Any, None] = registration.call(given, context)
+    if not hasattr(results, "__aiter__"):
+        if asyncio.iscoroutine(results):
+            results.close()
+        text = f"{registration.name} must be an asynchronous generator (`async def` with `yield`)"
+        raise TypeError(coded(text, HANDLER_RESULT))
+    return results
+
+
+async def _results_in_thread(
+    registration: Registration, given: Any, context: Context, threads: Threads
+) -> AsyncGenerator[Any, None]:
+    # Switching threads is costly, so several results are taken at once.
     sync = _sync(context, threads)
     iterator: Iterator[Any] = iter(
         await _held(lambda: registration.call(given, sync), context, threads)
     )
     try:
-        while window := await _held(lambda: list(islice(iterator, MESSAGES)), context, threads):
+        while window := await _held(lambda: list(islice(iterator, _TAKEN)), context, threads):
             for result in window:
                 yield result
     finally:
@@ -260,7 +272,7 @@ def _sync(context: Context, threads: Threads) -> SyncContext:
 def keep_result(context: Context, publication: PublicationSpec | None, result: Any) -> int:
     """Keeps a result for publication, and returns the size of its payload."""
     if publication is None:
-        raise TypeError("a handler without a publication returned a message")
+        raise TypeError(coded("a handler without a publication returned a message", HANDLER_RESULT))
     output = result if isinstance(result, Output) else Output(result)
     context.add_output(publication, output)
     return len(context.outputs[-1].payload or b"")

@@ -15,6 +15,7 @@ from protoflow.errors import DecodeError
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.job import Job
+from protoflow.tracing import within_trace
 
 _log = logging.getLogger("protoflow.handler")
 
@@ -66,14 +67,19 @@ def log_outcome(level: int, what: str, job: Job, outcome: Outcome, decoded: Any)
     detail = ""
     if level >= logging.ERROR and outcome.__cause__ is not None:
         detail = _traceback(cause, decoded, job)
-    message_id = printable(job.message.id)
+    with within_trace(job.delivery.hop):
+        _write(level, what, job, type(cause).__name__, text, detail)
+
+
+def _write(level: int, what: str, job: Job, error: str, text: str, detail: str) -> None:
+    spec, message_id = job.route.spec, printable(job.message.id)
     _log.log(
         level,
         "%s: %s %s: %s%s%s",
         spec.name,
         message_id,
         what,
-        type(cause).__name__,
+        error,
         f": {text}" if text else "",
         detail,
         extra={
@@ -81,7 +87,7 @@ def log_outcome(level: int, what: str, job: Job, outcome: Outcome, decoded: Any)
             "topic": spec.topic,
             "message_id": message_id,
             "attempt": job.delivery.failures,
-            "error": type(cause).__name__,
+            "error": error,
             "error_message": text,
             "correlation_id": printable(
                 job.message.metadata.get(wire.CORRELATION_ID) or job.message.id

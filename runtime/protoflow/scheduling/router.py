@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from protoflow import wire
+from protoflow.error_codes import UNKNOWN_TYPE
 from protoflow.errors import DecodeError
 from protoflow.message import Message
 from protoflow.scheduling.job import Route
@@ -44,7 +45,8 @@ class Router:
             return self.all[0]
         raise DecodeError(
             "the message names no type and the subscription handles several; "
-            f"send the header {wire.CE_TYPE}"
+            f"send the header {wire.CE_TYPE}",
+            code=UNKNOWN_TYPE,
         )
 
     def type_of(self, message: Message) -> str | None:

@@ -95,6 +95,14 @@ class Settler:
             self._scheduled = True
             self._loop.call_soon(self.flush)
 
+    def settle_together(self, jobs: Sequence[Job], settlements: Sequence[Settlement]) -> None:
+        """Settles several jobs with the next batch."""
+        self._jobs.extend(jobs)
+        self._settlements.extend(settlements)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+
     def publish(self, job: Job, messages: Sequence[Message], confirmed: Confirmed) -> None:
         """Publishes for a job with the next batch, in the order of the calls.
 
@@ -203,6 +211,10 @@ class Settler:
         self, outbox: Sequence[_Outputs], messages: Sequence[Message], done: asyncio.Future[Any]
     ) -> None:
         results = self._submitter.results(messages, done)
+        if self._failing_since is None and not any(results):
+            for entry in outbox:
+                self._confirm(entry, None)
+            return
         at = 0
         for entry in outbox:
             count = len(entry.messages)

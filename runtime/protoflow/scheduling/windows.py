@@ -15,8 +15,9 @@ from protoflow.scheduling.watchdog import UNCONFIRMED
 from protoflow.transport.interface import Capabilities
 from protoflow.transport.kit.backoff import Backoff
 
-#: A window is full with this many messages or this many bytes.
-MESSAGES = 64
+#: A window is full with this many messages or this many bytes. A window waits for the confirmation
+#: of the one before it, so small windows would wait once for every few messages.
+MESSAGES = 512
 BYTES = 1024 * 1024
 
 #: Waits before a window is published again, in seconds.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from protoflow.clock import Clock
 from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
+from protoflow.error_codes import DATABASE, TOO_LATE
 from protoflow.errors import ConfigError, RegistrationError
 from protoflow.pipeline import HandlerSpec
 from protoflow.publishing.publisher import MessagePublisher
@@ -77,6 +78,11 @@ class Inspection:
         return tuple(self._running.subscriptions)
 
     @property
+    def counted(self) -> Sequence[Scheduler]:
+        """The subscriptions with counters: the running ones, afterwards those that ended."""
+        return self.subscriptions or tuple(self._running.ended)
+
+    @property
     def watched(self) -> Sequence[SubscriptionSettings]:
         """The subscriptions whose lag is measured."""
         return [scheduler.settings for scheduler in self._running.subscriptions]
@@ -131,12 +137,14 @@ class Inspection:
         """Adds a page of the user's application. Raises RegistrationError."""
         if self._mounted:
             raise RegistrationError(
-                f"{method} {path}: the pages are mounted in an application; add the page to it"
+                f"{method} {path}: the pages are mounted in an application; add the page to it",
+                code=TOO_LATE,
             )
         if self._web is not None or (method, path) in self._http_handlers:
             raise RegistrationError(
                 f"{method} {path}: the path is taken, or the server runs already; "
-                "register before start"
+                "register before start",
+                code=TOO_LATE,
             )
         self._http_handlers[method, path] = handler
 
@@ -169,7 +177,8 @@ class Inspection:
             method, path = next(iter(self._http_handlers))
             raise RegistrationError(
                 f"{method} {path}: register_http_handler takes handlers of aiohttp, which an ASGI "
-                "application cannot call; add the page to the application around it"
+                "application cannot call; add the page to the application around it",
+                code=TOO_LATE,
             )
         self._mounted = True
         return asgi(pages_of(self.host))
@@ -177,7 +186,7 @@ class Inspection:
     def relay_outbox(self, store: OutboxStore) -> None:
         """Empties an outbox while the service runs. Raises RegistrationError."""
         if self._outbox is not None:
-            raise RegistrationError("the service already relays an outbox")
+            raise RegistrationError("the service already relays an outbox", code=TOO_LATE)
         self._outbox = store
 
     @property
@@ -197,7 +206,8 @@ class Inspection:
             if store is not None:
                 raise ConfigError(
                     "outbox: the settings name a database, and the service was given a store; "
-                    "leave out one of the two"
+                    "leave out one of the two",
+                    code=DATABASE,
                 )
             from protoflow.outbox.configured import outbox_at
 

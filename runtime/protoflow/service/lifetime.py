@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
+from protoflow.error_codes import TOO_LATE
 from protoflow.errors import ProtoflowError
 from protoflow.routing.routes import shown_transports
 from protoflow.scheduling.scheduler import Scheduler
@@ -71,7 +72,9 @@ class Lifetime:
     async def start(self) -> None:
         """Connects, creates or verifies the topology, and starts consuming."""
         if self._began:
-            raise ProtoflowError("the service was started already; create a new service")
+            raise ProtoflowError(
+                "the service was started already; create a new service", code=TOO_LATE
+            )
         self._began = self._components.registry.closed = True
         try:
             await self._start()
@@ -88,6 +91,7 @@ class Lifetime:
         try:
             await shutdown.drain(running.subscriptions)
         finally:
+            running.ended = running.subscriptions or running.ended
             running.subscriptions = ()
             await self._close(shutdown)
 
@@ -112,9 +116,8 @@ class Lifetime:
             await self._resources.enter_async_context(self._lifespan())
         await components.open_inbox(self._resources)
         # All subscriptions join before any begins, so that later rebalances meet no run.
-        for scheduler in schedulers:
-            running.subscriptions = (*running.subscriptions, scheduler)
-            await scheduler.join()
+        running.subscriptions = tuple(schedulers)
+        await join_groups(schedulers)
         for scheduler in schedulers:
             scheduler.begin()
         running.started = True
@@ -166,3 +169,24 @@ class Lifetime:
             )
             logging.shutdown()
             os._exit(128 + signal)  # the exit status that a shell reports for this signal
+
+
+async def join_groups(schedulers: Sequence[Scheduler]) -> None:
+    """Joins all groups at once, because a broker may let each wait for seconds. The subscriptions
+    of one group join in turn, because they may share a member."""
+    groups: dict[str, list[Scheduler]] = {}
+    for scheduler in schedulers:
+        groups.setdefault(scheduler.settings.group, []).append(scheduler)
+
+    async def join(group: Sequence[Scheduler]) -> None:
+        for scheduler in group:
+            await scheduler.join()
+
+    joining = [asyncio.ensure_future(join(group)) for group in groups.values()]
+    try:
+        await asyncio.gather(*joining)
+    except BaseException:
+        for task in joining:
+            task.cancel()
+        await asyncio.gather(*joining, return_exceptions=True)
+        raise

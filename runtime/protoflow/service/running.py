@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from protoflow.error_codes import NOT_RUNNING
 from protoflow.errors import RegistrationError
 from protoflow.scheduling.scheduler import Scheduler
 
@@ -13,12 +14,14 @@ class Running:
 
     Attributes:
         subscriptions: the running subscriptions.
+        ended: those that ran until the service stopped; their counters are exported once more.
         started: whether everything runs and no stop has begun.
         crash: the error that ended a part of the runtime.
     """
 
     def __init__(self) -> None:
         self.subscriptions: Sequence[Scheduler] = ()
+        self.ended: Sequence[Scheduler] = ()
         self.started = False
         self.crash: BaseException | None = None
 
@@ -34,7 +37,9 @@ class Running:
             if name == scheduler.settings.name or name in handlers:
                 return scheduler
         known = ", ".join(scheduler.settings.name for scheduler in self.subscriptions)
-        raise RegistrationError(f"{name}: no such subscription runs; there are {known or 'none'}")
+        raise RegistrationError(
+            f"{name}: no such subscription runs; there are {known or 'none'}", code=NOT_RUNNING
+        )
 
     def problems(self) -> dict[str, str]:
         """Returns the problems, by subscription or `service`."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ProtoHandler,
     )
     from protoflow.scheduling.scheduler import Scheduler
+    from protoflow.service.single_handler import SingleHandler
     from protoflow.stats.handlers import Counters, HandlerStats
     from protoflow.transport.interface import Capabilities, Transport
     from protoflow.transport.kit.dead_letters import DeadLetters
@@ -71,9 +72,8 @@ class Service:
 
         self.config = config or Config()
         self._components = Components(self.config, middleware, clock, transport, dependencies)
-        self._lifetime = Lifetime(
-            self._components, None if lifespan is None else lambda: lifespan(self)
-        )
+        self._lifespan = None if lifespan is None else lambda: lifespan(self)
+        self._lifetime = Lifetime(self._components, self._lifespan)
         self._registry = self._components.registry
         self._publisher = self._components.publisher
         self._events = self._components.events
@@ -306,6 +306,12 @@ class Service:
     ) -> None:  # fmt: skip
         await self.stop()
 
+    def single_handler(self, transport: Transport) -> SingleHandler:
+        """Returns the runner of one handler on another transport; for the runtime."""
+        from protoflow.service.single_handler import SingleHandler
+
+        return SingleHandler(self._components, self._lifespan, transport)
+
     def pause(self, name: str) -> None:
         """Pauses a subscription until `resume`; running handlers continue.
 
@@ -413,6 +419,13 @@ class Service:
             RegistrationError: a handler of `register_http_handler` needs aiohttp.
         """
         return self._inspection.asgi_app()
+
+    def asgi_lifespan(self, app: ASGIApplication) -> ASGIApplication:
+        """Returns an ASGI application with which the service starts and stops: it starts after
+        `app` has started, and drains before `app` stops."""
+        from protoflow.service.asgi_lifespan import AsgiLifespan
+
+        return AsgiLifespan(app, self.start, self.stop)
 
     async def stop_web_ui(self) -> None:
         """Closes the ports; `stop` calls it."""

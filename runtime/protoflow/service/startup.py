@@ -16,6 +16,7 @@ from protoflow.config.named_transports import DEFAULT
 from protoflow.connection import transport_for, warn_of_memory
 from protoflow.contract.spec import Effects
 from protoflow.contract.topics import TopologyMode
+from protoflow.error_codes import DATABASE, MIDDLEWARE
 from protoflow.errors import ConfigError
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
@@ -60,6 +61,8 @@ class Components:
         registry: the registered handlers and types.
         threads: for handlers that are plain functions.
         running: the running subscriptions.
+        tracer_provider: makes spans; None: the configured one.
+        inbox: opens the transactions of handlers with exactly-once effects, if there is one.
         inspection: health, reports, dead letters, HTTP pages.
         journaling: records the outcomes of messages, if the settings name a journal.
     """
@@ -93,8 +96,8 @@ class Components:
             self.registry, dependencies.get("outbox"), self.journaling.journal,
             dependencies.get("inbox"),
         )  # fmt: skip
-        self._tracer_provider = dependencies.get("tracer_provider")
-        self._inbox = dependencies.get("inbox")
+        self.tracer_provider = dependencies.get("tracer_provider")
+        self.inbox = dependencies.get("inbox")
         self._destination: Destination | None = None
         self._outputs_once = False
 
@@ -107,6 +110,10 @@ class Components:
             self._destination = Destination(self.transport, self.inspection.wake_relay)
         return self._destination
 
+    @destination.setter
+    def destination(self, destination: Destination) -> None:
+        self._destination = destination
+
     def bind(self, connection: object) -> EventPublisher:
         """Returns a publisher for the transaction that is open on a database connection."""
         from protoflow.outbox.binding import bind
@@ -116,12 +123,10 @@ class Components:
     async def open_inbox(self, resources: AsyncExitStack) -> None:
         """Creates or verifies the inbox table; closing the resources closes it. Raises
         ConfigError."""
-        if self._inbox is not None:
-            resources.push_async_callback(self._inbox.close)
-            outbox = self._outputs_once and self.destination.log_of(self._inbox.dialect) is None
-            await self._inbox.open(
-                create=self.config.topology is TopologyMode.CREATE, outbox=outbox
-            )
+        if self.inbox is not None:
+            resources.push_async_callback(self.inbox.close)
+            outbox = self._outputs_once and self.destination.log_of(self.inbox.dialect) is None
+            await self.inbox.open(create=self.config.topology is TopologyMode.CREATE, outbox=outbox)
             if outbox and not self.inspection.relays:
                 _log.warning(
                     "outputs of handlers stay in the outbox, which this service does not relay; "
@@ -142,10 +147,10 @@ class Components:
             TransportError: the topology cannot be created, or differs.
         """
         ids.load()
-        self.publisher.open(self._tracer_provider)
+        self.publisher.open(self.tracer_provider)
         registry = self.registry
         plans = plan(registry.registrations, self.config, claims_of(self.transport))
-        effects = self._effects(plans)
+        effects = self.effects(plans)
         schedulers = [
             assemble(
                 subscription, self.config, registry.chain, self.transport, self.publisher,
@@ -180,8 +185,11 @@ class Components:
         dead = {name for one in topology.subscriptions for name in one.dead_letter_topics}
         warn_of_unused_options(self.transport, {*used, *events, *dead})
 
-    def _effects(self, plans: Sequence[SubscriptionPlan]) -> InboxRuns | None:
-        """Returns the maker of exactly-once runs. Raises ConfigError."""
+    def effects(
+        self, plans: Sequence[SubscriptionPlan], *, rehearsal: bool = False
+    ) -> InboxRuns | None:
+        """Returns the maker of exactly-once runs; a rehearsal is rolled back. Raises
+        ConfigError."""
         handlers = [handler for plan in plans for handler in plan.handlers]
         once = [one for one in handlers if one.registration.effects is Effects.EXACTLY_ONCE]
         if not once:
@@ -189,15 +197,18 @@ class Components:
         from protoflow.inbox.demands import problems
         from protoflow.scheduling.inbox_runs import InboxRuns
 
-        self._outputs_once = any(one.registration.publication for one in once)
-        if wrong := list(problems(once, self._inbox, self.config)):
-            raise ConfigError(wrong)
-        return None if self._inbox is None else InboxRuns(self._inbox, self.destination)
+        self._outputs_once = not rehearsal and any(one.registration.publication for one in once)
+        if wrong := list(problems(once, self.inbox, self.config)):
+            raise ConfigError(wrong, code=DATABASE)
+        if self.inbox is None:
+            return None
+        return InboxRuns(self.inbox, self.destination, rehearsal=rehearsal)
 
 
 def _chain(middleware: Chain | Sequence[Middleware] | None, dependencies: Dependencies) -> Chain:
     if isinstance(middleware, Chain) and dependencies.keys() & {"hooks", "outbox"}:
         raise ConfigError(
-            "`middleware` is a complete chain; pass hooks and outbox to default_chain, too"
+            "`middleware` is a complete chain; pass hooks and outbox to default_chain, too",
+            code=MIDDLEWARE,
         )
     return chain_of(middleware, default_chain(dependencies))

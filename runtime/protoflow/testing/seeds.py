@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from protoflow.error_codes import SIMULATION
 from protoflow.errors import ConfigError
 
 _SEED = re.compile(r"([0-9]{1,18})(?:/(2|4|8|16))?(?:~(.*))?", re.ASCII)
@@ -36,7 +37,8 @@ def parse_seed(text: str | int) -> Seed:
     if found is None:
         raise ConfigError(
             f"seed {text!r}: expected a number, optionally with /2, /4, /8 or /16, and optionally "
-            "with ~ and names of faults"
+            "with ~ and names of faults",
+            code=SIMULATION,
         )
     number, divisor, faults = found.groups()
     only = None if faults is None else tuple(name for name in faults.split(",") if name)

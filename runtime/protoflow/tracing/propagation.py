@@ -6,7 +6,8 @@ This is own code because the propagator of the API takes three times as long per
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from protoflow import wire
@@ -15,13 +16,14 @@ from protoflow.errors import MissingExtraError
 try:
     from opentelemetry.baggage import get_all
     from opentelemetry.baggage.propagation import W3CBaggagePropagator
-    from opentelemetry.context import Context, get_current
+    from opentelemetry.context import Context, attach, detach, get_current
     from opentelemetry.trace import (
         NonRecordingSpan,
         Span,
         SpanContext,
         TraceFlags,
         TraceState,
+        get_current_span,
         set_span_in_context,
     )
 except ImportError as error:
@@ -83,3 +85,24 @@ def headers_of(span: Span, context: Context | None = None) -> dict[str, str]:
     if len(within) > 1 and get_all(within):
         _BAGGAGE.inject(headers, within)
     return headers
+
+
+def ids_of_current_span() -> Mapping[str, str]:
+    """Returns the ids of the current span; empty if there is none.
+
+    The names are those of https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/
+    """
+    current = get_current_span().get_span_context()
+    if not current.is_valid:
+        return {}
+    return {"trace_id": f"{current.trace_id:032x}", "span_id": f"{current.span_id:016x}"}
+
+
+@contextmanager
+def attached(headers: Mapping[str, str]) -> Iterator[None]:
+    """Makes the span that the headers name the current one."""
+    token = attach(context_in(extract(headers), {}))
+    try:
+        yield
+    finally:
+        detach(token)

@@ -18,6 +18,7 @@ from protoflow.tracing.propagation import context_in, extract, headers_of
 try:
     from opentelemetry.trace import (
         NonRecordingSpan,
+        NoOpTracer,
         NoOpTracerProvider,
         ProxyTracerProvider,
         Span,
@@ -42,7 +43,8 @@ def usable_provider(given: TracerProvider | None) -> TracerProvider | None:
     provider = get_tracer_provider() if given is None else given
     if isinstance(provider, ProxyTracerProvider | NoOpTracerProvider):
         return None
-    return provider
+    # With OTEL_SDK_DISABLED, the provider of the SDK gives such tracers.
+    return None if isinstance(tracer_of(provider), NoOpTracer) else provider
 
 
 def drops_unsampled(provider: TracerProvider) -> bool:

@@ -33,5 +33,6 @@ from protoflow.transport.message_finder import MessageQuery as MessageQuery
 from protoflow.transport.message_finder import Sighting as Sighting
 from protoflow.transport.policies import PrintsPolicy as PrintsPolicy
 from protoflow.transport.tables import KeepsTables as KeepsTables
+from protoflow.transport.topic_reader import Point as Point
 from protoflow.transport.topic_reader import TopicReader as TopicReader
 from protoflow.transport.topic_reader import TopicRecord as TopicRecord

@@ -33,11 +33,14 @@ class Capabilities:
         leases: another process gets a delivery that is not settled in time.
         lag: the transport reports how many messages wait in a group.
         reads_topics: a topic can be read without joining a group (`TopicReader`).
+        keeps_settled: a topic keeps messages that every group has settled, for its retention.
         broadcast: each process can have its own group, which ends with the process.
         max_message_bytes: the largest message; None: unknown or unlimited.
         proves_killers: start marks survive the process (`Isolation`), so a process killer is
             proved and dead-lettered. Without it, a suspect runs alone with growing waits and is
             not dead-lettered.
+        sources: topics can be consumed from existing places of other programs.
+        ordered_sources: such a topic keeps the order that `per_key` and `per_partition` promise.
         ordering_option: the transport option with which it claims `per_key` or `per_partition`, if
             it does not without it.
     """
@@ -63,9 +66,12 @@ class Capabilities:
     leases: bool = False
     lag: bool = False
     reads_topics: bool = False
+    keeps_settled: bool = False
     broadcast: bool = False
     max_message_bytes: int | None = None
     proves_killers: bool = False
+    sources: bool = False
+    ordered_sources: bool = False
     ordering_option: str = ""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from protoflow.clock import Clock
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import Ordering, Start
+from protoflow.contract.topic_source import TopicSource, TopicSources
 from protoflow.contract.topics import TopologyMode
 from protoflow.dataclass_record import dataclass_record
 
@@ -37,6 +38,8 @@ class SubscriptionSettings:
         transport: the name of the transport that it is consumed from, for services with several.
         internal: whether Protoflow itself consumes it, and no handler does. A transport that
             receives requests opens nothing for it.
+        source: the existing place that is consumed in place of the topic. Nothing is created or
+            changed there; retries and dead letters are in places of the group. None: the topic.
     """
 
     name: str
@@ -56,6 +59,7 @@ class SubscriptionSettings:
     rebalance_drain: float = 30.0
     transport: str = "default"
     internal: bool = False
+    source: TopicSource | None = None
 
 
 @dataclass_record
@@ -80,6 +84,7 @@ class TransportSettings:
         require_subscriber: whether publishing to a topic without a consumer is an error.
         on_lost_position: `stop`, `earliest` or `latest`, for a group whose position is lost.
         topology: whether a transport creates its own tables when it is opened.
+        sources: the existing places that topics on this transport are consumed from.
     """
 
     url: TransportURL
@@ -91,3 +96,4 @@ class TransportSettings:
     require_subscriber: bool = False
     on_lost_position: str = "stop"
     topology: TopologyMode = TopologyMode.CREATE
+    sources: TopicSources = field(default_factory=TopicSources)

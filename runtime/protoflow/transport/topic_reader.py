@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from protoflow.contract.spec import Start
+from protoflow.errors import ConfigError
 from protoflow.message import Message
+
+#: Where to read: seconds since the epoch, or a text as in `TopicRecord.position`.
+Point: TypeAlias = float | str
+
+
+def number_of(position: str) -> int:
+    """Returns the position in a topic with one order. Raises ConfigError."""
+    if not (position.isascii() and position.isdigit() and len(position) < 20):
+        raise ConfigError(
+            f"position {position}: write a number, as `protoflow tail --json` shows it, or an ISO "
+            "8601 time"
+        )
+    return int(position)
+
+
+def is_within(time: float, start: Start | Point, end: Point | None) -> bool:
+    """Whether the time of a message is within the places that are times."""
+    late = isinstance(end, float) and time >= end
+    return not late and (not isinstance(start, float) or time >= start)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,16 +50,23 @@ class TopicReader(Protocol):
     """Optional, with the capability `reads_topics`: reads the messages that a broker keeps."""
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """Yields the messages of a topic, oldest first.
 
         Args:
             topic: the physical topic.
-            start: earliest, latest (only new messages), or seconds since the epoch.
-            follow: also yields later messages; otherwise ends after the existing ones.
+            start: earliest, latest (only new messages), or the place of the first message.
+            end: the place before which the reading ends; None: after the existing messages.
+            follow: also yields later messages; not with an end.
 
         Raises:
             TopologyError: the topic does not exist.
+            ConfigError: the transport has no such position.
         """
         ...

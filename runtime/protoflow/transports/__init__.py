@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+from protoflow.error_codes import TRANSPORT_URL
 from protoflow.errors import ConfigError, MissingExtraError
 from protoflow.transport.interface import Transport, TransportFactory, TransportSettings
 from protoflow.transports.built_in import BY_SCHEME
@@ -35,7 +36,9 @@ def factory(scheme: str) -> TransportFactory:
     if scheme in installed:
         return cast(TransportFactory, installed[scheme].load())
     known = ", ".join(sorted({*BY_SCHEME, *installed}))
-    raise ConfigError(f"transport: unknown scheme {scheme}://; known are {known}")
+    raise ConfigError(
+        f"transport: unknown scheme {scheme}://; known are {known}", code=TRANSPORT_URL
+    )
 
 
 def _installed() -> Mapping[str, EntryPoint]:

@@ -8,8 +8,8 @@ Every scalar is optional: what is not set is inherited, leaf by leaf, from
 built-in < runtime config < file < service < method < runtime config of one handler.
 
 Extension numbers: 50771, and 50772 for the second option on methods. Both are
-from the range for in-house use and will change once, when registered numbers
-are had; the change costs one regeneration.
+from the range for in-house use and will change once, to registered numbers.
+Files that were compiled with the other numbers are read, too.
 """
 
 from collections import abc as _abc

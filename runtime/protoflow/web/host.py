@@ -73,7 +73,7 @@ class Host:
     live: Live = field(default_factory=Live, init=False)
     login_limit: LoginLimit = field(default_factory=LoginLimit, init=False)
     _plans: list[SubscriptionPlan] | None = field(default=None, init=False)
-    _exposition: Exposition | None = field(default=None, init=False)
+    _expositions: dict[bool, Exposition] = field(default_factory=dict, init=False)
     _sessions: Sessions | None = field(default=None, init=False)
 
     @property
@@ -131,10 +131,11 @@ class Host:
             self._sessions = Sessions(self.config)
         return self._sessions
 
-    def exposition(self) -> Exposition:
-        """Returns the metrics of the service. Raises MissingExtraError."""
-        if self._exposition is None:
+    def exposition(self, *, application: bool = True) -> Exposition:
+        """Returns the metrics of the service, with those of the application if they are shared by
+        processes. Raises MissingExtraError."""
+        if application not in self._expositions:
             from protoflow.observability.prometheus import Exposition
 
-            self._exposition = Exposition(self.reporter)
-        return self._exposition
+            self._expositions[application] = Exposition(self.reporter, application=application)
+        return self._expositions[application]

@@ -29,5 +29,5 @@ def problem_of(error: Exception) -> Problem:
         return error
     for kind, status in _STATUSES:
         if isinstance(error, kind):
-            return Problem(status, str(error))
+            return Problem(status, str(error), code=error.code)
     return Problem(500, "the page failed; the log of the service says more")

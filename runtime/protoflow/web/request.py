@@ -13,6 +13,8 @@ from protoflow.web.response import Problem
 
 #: The largest body in bytes.
 LARGEST_BODY: Final = 1024 * 1024
+#: The header of requests that a parent of workers sends to each of them.
+PARENT: Final = "x-protoflow-parent"
 #: The highest number of query parameters.
 _MOST_PARAMETERS = 50
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from protoflow.error_codes import BUSY, CONFLICT, FORBIDDEN, NOT_FOUND, PAGE_FAILED, REQUEST
+
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 NDJSON: Final = "application/x-ndjson"
@@ -16,6 +18,14 @@ HTML: Final = "text/html"
 EVENTS: Final = "text/event-stream"
 #: Seconds in which a client must read a part of a stream, because streams are limited in number.
 TAKING: float = 30.0
+#: The code of each status; other statuses report a request that is wrong.
+_CODES: Final = {
+    **dict.fromkeys((401, 403), FORBIDDEN),
+    404: NOT_FOUND,
+    409: CONFLICT,
+    **dict.fromkeys((429, 503, 504), BUSY),
+    500: PAGE_FAILED,
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +84,7 @@ class Problem(Exception):  # noqa: N818  the word of RFC 9457
     Args:
         detail: what happened, and what to do.
         more: further members of the document.
+        code: the kind of error, if the status does not say it.
     """
 
     def __init__(
@@ -83,12 +94,14 @@ class Problem(Exception):  # noqa: N818  the word of RFC 9457
         *,
         more: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.headers = dict(headers or {})
         self._detail = detail
         self._more = dict(more or {})
+        self._code = code or _CODES.get(status, REQUEST)
 
     @property
     def response(self) -> Response:
@@ -98,6 +111,7 @@ class Problem(Exception):  # noqa: N818  the word of RFC 9457
             "title": http.HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self._detail,
+            "code": self._code,
             **self._more,
         }
         return Response(

@@ -87,8 +87,9 @@ SCHEMAS: dict[str, Schema] = {
             "title": TEXT,
             "status": {"type": "integer"},
             "detail": TEXT,
+            "code": TEXT,
         },
-        "required": ["type", "title", "status", "detail"],
+        "required": ["type", "title", "status", "detail", "code"],
     },
     "Status": _object(("problems",), status={"enum": ["ok", "failing"]}, problems=BY_NAME),
     "HandlerInfos": {

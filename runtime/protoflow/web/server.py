@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 from protoflow.config.settings import Config
+from protoflow.error_codes import CANNOT_LISTEN
 from protoflow.errors import ConfigError, MissingExtraError
 
 try:
@@ -52,7 +53,8 @@ class WebServer:
             await site.start()
         except OSError as error:
             raise ConfigError(
-                f"http_host, http_port: {self._host}:{port} cannot be served: {error.strerror}"
+                f"http_host, http_port: {self._host}:{port} cannot be served: {error.strerror}",
+                code=CANNOT_LISTEN,
             ) from error
         bound = int(runner.addresses[0][1])
         _log.info("serving on http://%s:%d", self._host, bound)
@@ -68,8 +70,14 @@ class WebServer:
         before = os.umask(0o177)
         try:
             await web.UnixSite(runner, path).start()
+        except NotImplementedError:  # Windows
+            raise ConfigError(
+                "http_socket: this system has no Unix sockets; use http_port"
+            ) from None
         except OSError as error:
-            raise ConfigError(f"http_socket: {path} cannot be served: {error.strerror}") from error
+            raise ConfigError(
+                f"http_socket: {path} cannot be served: {error.strerror}", code=CANNOT_LISTEN
+            ) from error
         finally:
             os.umask(before)
         _log.info("serving on %s", path)

@@ -9,6 +9,7 @@ from protoflow.config.settings import Config
 from protoflow.connection import Connection
 from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters.access import dead_letters_of_service
+from protoflow.error_codes import NOT_RUNNING
 from protoflow.errors import RegistrationError
 from protoflow.observability.health import Health
 from protoflow.observability.report import Reporter
@@ -30,6 +31,7 @@ class _Watched:
         self.transport = transport
         self.watched = watched
         self.subscriptions: Sequence[Scheduler] = ()
+        self.counted: Sequence[Scheduler] = ()
 
     def publish_topic(self, spec: HandlerSpec) -> str:
         """Returns an empty text, because nothing publishes here."""
@@ -66,7 +68,8 @@ def standalone(connection: Connection, config: Config, catalog: Catalog) -> Host
 
     def named(name: str) -> Scheduler:
         raise RegistrationError(
-            f"{name} does not run in this process; ask the HTTP API of the service that has it"
+            f"{name} does not run in this process; ask the HTTP API of the service that has it",
+            code=NOT_RUNNING,
         )
 
     return Host(

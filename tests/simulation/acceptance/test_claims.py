@@ -20,10 +20,13 @@ URLS = {
 #: What is not simulated.
 MISSING = {
     "sqlite": {"broadcast", "reads_topics", "max_message_bytes"},
-    "jetstream": {"broadcast", "reads_topics"},
-    "rabbitmq": {"broadcast"},
-    "kafka": {"atomic", "atomic_on_demand", "broadcast", "reads_topics"},
-}
+    "jetstream": {"broadcast", "reads_topics", "keeps_settled", "sources"},
+    "rabbitmq": {"broadcast", "sources"},
+    "kafka": {
+        "atomic", "atomic_on_demand", "broadcast", "keeps_settled", "ordered_sources",
+        "reads_topics", "sources",
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PROFILES)

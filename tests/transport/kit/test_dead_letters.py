@@ -242,7 +242,9 @@ async def test_what_is_done_is_observed_also_when_some_are_left() -> None:
         store.add(id)
     store.fates["b"] = REFUSED
     assert await dead_letters.count(DEAD) == 5
-    with pytest.raises(ReplayError, match=r"2 replayed, 1 left: b: it is too large$"):
+    with pytest.raises(
+        ReplayError, match=r"2 replayed, 1 left: b: it is too large \[PF\d+\] \[PF603\]$"
+    ):
         await dead_letters.replay(DEAD, ["a", "b", "c"])
     assert await dead_letters.purge(DEAD, ["d"]) == 1
     assert await dead_letters.purge(DEAD) == 2
@@ -307,7 +309,7 @@ async def test_what_is_replayed_and_cannot_be_removed_is_reported() -> None:
     store.fates["b"] = NOT_REMOVED
     with pytest.raises(ReplayError, match="1 replayed, 2 left") as caught:
         await DeadLetters(store).replay(DEAD)
-    assert str(caught.value.left["b"]) == "the connection was lost"
+    assert str(caught.value.left["b"]) == "the connection was lost [PF301]"
     assert "an earlier dead letter of its key" in str(caught.value.left["c"])
     assert store.published == ["a", "b"]
 

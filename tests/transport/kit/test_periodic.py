@@ -28,7 +28,7 @@ async def test_no_exception_ends_the_calls(caplog: pytest.LogCaptureFixture) -> 
         periodic.start()
         await asyncio.wait_for(done.wait(), 5)
     await periodic.stop()
-    assert problems == [None, "away", "KeyError: 'bug'", None]
+    assert problems == [None, "away [PF301]", "KeyError: 'bug'", None]
     assert [each.message for each in caplog.records] == ["a periodic call failed"]
 
 

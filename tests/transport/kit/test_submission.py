@@ -56,6 +56,17 @@ async def test_finish_answers_everything_that_is_open() -> None:
     assert await submission.future == [error, None, error]
 
 
+async def test_a_result_is_kept_when_the_others_are_confirmed_together() -> None:
+    submission = Submission(4)
+    error = PublishError("refused")
+    submission.done(1, error)
+    submission.confirm([0, 1, 2])
+    assert submission.left == 1
+    assert not submission.future.done()
+    submission.confirm([3])
+    assert await submission.future == [None, error, None, None]
+
+
 class Part:
     """A transport that answers when a case wants it to."""
 

@@ -440,7 +440,7 @@ def test_a_broker_that_fails_is_reported_and_asked_again() -> None:
         case.broker.publish(1)
         case.broker.fails["fetch"] = "before"
         assert len(await case.receive()) == 1
-        assert case.listener.health == [(False, "fetch failed"), (True, "")]
+        assert case.listener.health == [(False, "fetch failed [PF301]"), (True, "")]
 
     run(body)
 

@@ -63,7 +63,7 @@ def test_it_connects_until_it_is_connected(attempts: list[str], lost: str) -> No
         if outcome == "connected":
             expected += ["up", reason]
         else:
-            expected.append("refused" if outcome == "refused" else "ZeroDivisionError")
+            expected.append("refused [PF302]" if outcome == "refused" else "ZeroDivisionError")
     assert events == expected
 
 

@@ -22,6 +22,7 @@ from protoflow.transport import (
     TransportSettings,
 )
 from protoflow.transports.kafka import headers, names
+from protoflow.transports.kafka.broker_queries import refresh_existing
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
@@ -318,3 +319,38 @@ async def test_topics_named_by_data_are_not_remembered_for_ever() -> None:
     for number in range(3000):
         publisher._open_topic(f"t{number}")
     assert len(publisher._topics) <= 1024
+
+
+class Topics:
+    """The answers to queries for all topics."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.failure: Exception | None = None
+
+    async def list_topics(self) -> list[str]:
+        self.asked += 1
+        number = self.asked
+        await asyncio.sleep(0.01)
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        return [f"topic-{number}"]
+
+
+async def test_calls_that_wait_share_a_query_that_was_sent_after_them() -> None:
+    topics: Any = Topics()
+    nothing: Any = None
+    context = KafkaContext(
+        settings=nothing, options=KafkaOptions(), client={}, admin=topics, forget=print
+    )
+    await asyncio.gather(*(refresh_existing(context) for _ in range(10)))
+    assert topics.asked == 2, "one for the first, and one for all that came while it waited"
+    assert context.existing == {"topic-2"}
+    topics.failure = OSError("gone")
+    answers = await asyncio.gather(
+        *(refresh_existing(context) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [OSError, type(None), type(None)]
+    assert topics.asked == 4
+    assert context.existing == {"topic-4"}

@@ -9,6 +9,7 @@ from protoflow.clock import Clock
 from protoflow.contract.spec import Ordering
 from protoflow.errors import CapabilityError, ConfigError, PublishError, PublishRefusedError
 from protoflow.message import Action, Message, Settlement, SettleResult
+from protoflow.transport import Topology, TopologyMode
 
 from tests.transports.harness import Listener, ack, make, messages, opened, settings, take
 
@@ -109,6 +110,13 @@ async def test_a_broadcast_group_goes_with_its_member() -> None:
         await transport.subscribe(settings(broadcast=True), Listener())
         assert len(transport.broker.topics["t"].groups) == 1
         await transport.close()
+        assert not transport.broker.topics["t"].groups
+
+
+async def test_a_topology_makes_no_group_for_a_broadcast() -> None:
+    async with opened("memory://") as transport:
+        wanted = Topology(topics=("t",), subscriptions=(settings(broadcast=True),))
+        await transport.ensure(wanted, TopologyMode.CREATE)
         assert not transport.broker.topics["t"].groups
 
 

@@ -26,6 +26,9 @@ from tests.transports.postgresql.harness import (
     take,
 )
 
+#: Both servers are started once, for all.
+pytestmark = pytest.mark.xdist_group("restore")
+
 BOTH = (settings_of(), settings_of(Ordering.PER_KEY, group="mails"))
 _USE_IDS = """
 DO $$ BEGIN FOR number IN 1..{count} LOOP

@@ -27,6 +27,8 @@ from tests.brokers.base import BrokerUnavailable, RunningBroker
 from tests.brokers.rabbitmq import RabbitMQBroker
 from tests.transports.rabbitmq.harness import Harness, Listener, payloads
 from tests.transports.rabbitmq.test_order import kill, until
+from tests.transports.rabbitmq.test_source import ForeignQueue
+from tests.transports.source_walk import Walk
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -272,6 +274,30 @@ class TestFrozen:
                 await settling
                 while left := asyncio.all_tasks() - before:  # noqa: F841  shown when it fails
                     await asyncio.sleep(0.1)
+
+
+async def test_a_source_needs_no_right_to_configure_it_and_stays_as_it_was(server: Server) -> None:
+    """The user may read the queue of others, and configure and write only what is ours."""
+    user = await server.user("guest-of-legacy", "^protoflow", "^protoflow", "^(protoflow|legacy)")
+
+    async def theirs() -> list[str]:
+        arguments = await server.control("list_queues", "name", "arguments", "policy", "durable")
+        bindings = await server.control("list_bindings", "source_name", "destination_name")
+        lines = [*arguments.splitlines(), "-", *bindings.splitlines()]
+        return [line for line in lines if "legacy" in line]
+
+    async with channel(server.url) as native:
+        place = ForeignQueue(native, "quorum", "legacy")
+        await place.declare()
+        before = await theirs()
+        assert len(before) == 3  # the queue, its binding to the fanout, and the default one
+        walk = Walk(user, place, failing={2})
+        await place.publish(b'{"number": 2}', None, {"tenant": "acme"})
+        async with walk.running() as service:
+            await walk.dead_letters(service, 1)
+        assert [run.attempt for run in walk.runs] == [1, 2, 3]
+        assert sorted(await theirs()) == sorted(before)
+        await place.delete()
 
 
 async def test_a_message_that_ends_the_channel_is_found_and_harms_no_other(

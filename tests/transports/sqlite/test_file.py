@@ -301,7 +301,7 @@ async def test_verify_names_everything_that_is_missing(url: str) -> None:
             await transport.ensure(topology, TopologyMode.VERIFY)
         text = str(caught.value)
         assert "topic b, group g of topic a, dead-letter topic a..g..dead" in text
-        assert text.endswith("; start once with topology mode create")
+        assert text.endswith("; start once with topology mode create [PF305]")
 
 
 def test_several_may_make_the_file_at_once(tmp_path: Path) -> None:

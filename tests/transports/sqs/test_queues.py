@@ -356,7 +356,9 @@ async def test_without_credentials_or_a_server_the_start_says_so(
         await make(bare).open()
     with pytest.raises(ConfigError, match="region; name the region in the URL"):
         await make("sqs://").open()
-    with pytest.raises(ConfigError, match=r"\(nobody\) could not be found; correct .* profile$"):
+    with pytest.raises(
+        ConfigError, match=r"\(nobody\) could not be found; correct .* profile \[PF203\]$"
+    ):
         await make(bare, profile="nobody").open()
     with pytest.raises(ConnectionFailedError):
         await make("sqs://a:b@127.0.0.1:1").open()

@@ -17,6 +17,7 @@ from protoflow.config.named_transports import HandlerPolicies
 from protoflow.contract import topics
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import MessageSpec
+from protoflow.error_codes import OLD_CONTRACT
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
 
 V = TypeVar("V")
@@ -32,7 +33,9 @@ def contract(source: Source, config: Config) -> Contract:
         return _contract(source, config)
     except (ConfigError, RegistrationError, CapabilityError) as error:
         problems = getattr(error, "problems", None) or [str(error)]
-        raise ConfigError(f"{source.name}: {problem}" for problem in problems) from None
+        raise ConfigError(
+            (f"{source.name}: {problem}" for problem in problems), code=OLD_CONTRACT
+        ) from None
 
 
 def _contract(source: Source, config: Config) -> Contract:

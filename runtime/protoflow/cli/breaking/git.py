@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from protoflow.error_codes import OLD_CONTRACT
 from protoflow.errors import ConfigError
 
 _ENDINGS = (".proto", ".toml")
@@ -20,7 +21,9 @@ def checkout(ref: str, into: Path) -> Path:
         ConfigError: the ref or the repository does not exist, or git is not installed.
     """
     if ref.startswith("-"):
-        raise ConfigError(f"{ref} is neither a git ref nor a directory nor a file")
+        raise ConfigError(
+            f"{ref} is neither a git ref nor a directory nor a file", code=OLD_CONTRACT
+        )
     # With --verify and ^{commit}, git refuses names of other objects.
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if found.returncode:
@@ -28,7 +31,8 @@ def checkout(ref: str, into: Path) -> Path:
         reason = said[0] if said else "no commit of that name"
         raise ConfigError(
             f"{ref} is neither a git ref nor a directory nor a file ({reason}); in a shallow clone,"
-            " fetch it first"
+            " fetch it first",
+            code=OLD_CONTRACT,
         )
     commit = found.stdout.decode().strip()
     prefix = _git("rev-parse", "--show-prefix").stdout.decode().strip()
@@ -44,7 +48,9 @@ def checkout(ref: str, into: Path) -> Path:
         content = content[size + 1 :]
     directory = into / prefix
     if not directory.is_dir():
-        raise ConfigError(f"{ref} has no .proto file in {prefix or 'the repository'}")
+        raise ConfigError(
+            f"{ref} has no .proto file in {prefix or 'the repository'}", code=OLD_CONTRACT
+        )
     return directory
 
 
@@ -65,4 +71,6 @@ def _git(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[bytes]
             input=stdin.encode(), capture_output=True, check=False,
         )  # fmt: skip
     except FileNotFoundError:
-        raise ConfigError("git is not installed; name a directory or an image instead") from None
+        raise ConfigError(
+            "git is not installed; name a directory or an image instead", code=OLD_CONTRACT
+        ) from None

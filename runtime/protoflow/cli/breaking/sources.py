@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from protoflow.cli.breaking import git
 from protoflow.cli.generate import project, protoc
 from protoflow.cli.settings import project_settings
+from protoflow.error_codes import OLD_CONTRACT
 from protoflow.errors import ConfigError
 
 _GZIP = b"\x1f\x8b"
@@ -99,6 +100,7 @@ def _of_image(file: Path) -> Source:
     if not image.file:
         raise ConfigError(
             f"{file}: not an image of descriptors; write one with `buf build -o {file.stem}.binpb`"
-            f" or `protoc --include_imports --include_source_info -o {file.stem}.binpb`"
+            f" or `protoc --include_imports --include_source_info -o {file.stem}.binpb`",
+            code=OLD_CONTRACT,
         )
     return Source(name=str(file), image=image, shown=lambda name: f"{file}:{name}")

@@ -33,6 +33,7 @@ from protoflow.contract.spec import (
     RetryPolicy,
     ServiceSpec,
 )
+from protoflow.error_codes import OLD_CONTRACT
 from protoflow.errors import ConfigError
 
 #: Every image contains these files, which have no contract.
@@ -63,7 +64,7 @@ class Descriptors:
             for proto in image.file:
                 self._pool.AddSerializedFile(proto.SerializeToString())
         except TypeError as error:
-            raise ConfigError(f"an import is missing: {error}") from None
+            raise ConfigError(f"an import is missing: {error}", code=OLD_CONTRACT) from None
         files = [proto.name for proto in image.file if not proto.name.startswith(_LIBRARIES)]
         request = CodeGeneratorRequest(file_to_generate=files, proto_file=image.file)
         self._request = Request(request.SerializeToString())

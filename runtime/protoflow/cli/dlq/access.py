@@ -20,6 +20,7 @@ from protoflow.config import Config
 from protoflow.connection import transport_for
 from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters import DeadLetterRecord, DeadLetters
+from protoflow.error_codes import NO_CONTRACT, NOT_REPLAYABLE
 from protoflow.errors import ConfigError, DeadLetterNotFoundError
 from protoflow.routing.transport import claims_of, read_from
 from protoflow.stats.dead_letters import timestamp
@@ -43,7 +44,8 @@ class Access:
         self.topics = selection.topics or self._planned(selection)
         if not self.topics and (selection.handler or selection.group):
             raise ConfigError(
-                "the contract has no such handler or group; for a removed one, give --topic"
+                "the contract has no such handler or group; for a removed one, give --topic",
+                code=NO_CONTRACT,
             )
 
     def run(self, act: Callable[[DeadLetters], Awaitable[T]]) -> T:
@@ -64,7 +66,10 @@ class Access:
         """
         topic = plan.topic_named(name, self.catalog, self.config)
         if topic in self.topics:
-            raise ConfigError(f"--to {name}: the dead letters are in this topic; name another")
+            raise ConfigError(
+                f"--to {name}: the dead letters are in this topic; name another",
+                code=NOT_REPLAYABLE,
+            )
 
         async def verify() -> None:
             async with looking.connection(self.config, self._subscriptions()) as connection:
@@ -114,8 +119,8 @@ def _user() -> str:
     """Returns the user of the command, for the journal."""
     try:
         name = getpass.getuser()
-    except (OSError, KeyError):  # a container may have no name for its user
-        name = str(os.getuid())
+    except (OSError, KeyError, ImportError):  # a container may have no name for its user
+        name = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return f"{name}@{socket.gethostname()}"
 
 
@@ -152,6 +157,7 @@ def row_of(topic: str, record: DeadLetterRecord) -> dict[str, Any]:
         "position": record.position,
         "handler": metadata.get(wire.PF_HANDLER, ""),
         "group": metadata.get(wire.PF_GROUP, ""),
+        "source": metadata.get(wire.PF_ORIGINAL_SOURCE, ""),
         "attempts": metadata.get(wire.PF_ATTEMPT, ""),
         "error_class": metadata.get(wire.PF_ERROR_CLASS, ""),
         "error_type": metadata.get(wire.PF_ERROR_TYPE, ""),

@@ -77,7 +77,8 @@ def list_(
     if as_json:
         output.as_json(rows)
     else:
-        output.table(rows, _COLUMNS, empty="no dead letters")
+        sources = ("source",) if any(row["source"] for row in rows) else ()
+        output.table(rows, (*_COLUMNS, *sources), empty="no dead letters")
     if exit_code and rows:
         ctx.exit(ExitCode.FINDING)
 

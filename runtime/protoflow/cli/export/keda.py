@@ -12,6 +12,7 @@ from protoflow.config import Config
 from protoflow.config.named_transports import DEFAULT
 from protoflow.connection import transport_settings
 from protoflow.dataclass_record import dataclass_record
+from protoflow.error_codes import EXPORT
 from protoflow.errors import ConfigError
 from protoflow.transport.interface import SubscriptionSettings, TransportSettings
 from protoflow.transport.scaling import ScalerTrigger
@@ -55,7 +56,9 @@ def manifests(
     # Each process has a broadcast group of its own: another process takes no work from it.
     shared = [one for one in subscriptions if not one.broadcast]
     if not shared:
-        raise ConfigError("no handler shares its messages between processes: nothing to scale")
+        raise ConfigError(
+            "no handler shares its messages between processes: nothing to scale", code=EXPORT
+        )
     triggers = _from_prometheus(shared, scale) if scale.prometheus else None
     found = [*(triggers or _from_broker(config, shared, scale))]
     credentials = {name: key for one in found for name, key in one.credentials.items()}
@@ -90,7 +93,8 @@ def _from_broker(
             if (trigger.credentials and owner != name) or (trigger.reads_url and name != DEFAULT):
                 raise ConfigError(
                     f"KEDA cannot log in to the transport {name}, because the Secret has the "
-                    "credentials of another one; give --prometheus URL"
+                    "credentials of another one; give --prometheus URL",
+                    code=EXPORT,
                 )
             yield trigger
 
@@ -101,7 +105,8 @@ def _triggers_of(scheme: str) -> Triggers:
     if built_in is None or not built_in.scaling:
         raise ConfigError(
             f"KEDA has no scaler for {scheme}:// of Protoflow; give --prometheus URL, so"
-            " that it reads the metric protoflow_lag_messages"
+            " that it reads the metric protoflow_lag_messages",
+            code=EXPORT,
         )
     module, _, function = built_in.scaling.partition(":")
     found: Triggers = getattr(importlib.import_module(f"protoflow.transports.{module}"), function)

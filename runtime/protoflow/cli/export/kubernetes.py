@@ -10,6 +10,7 @@ from typing import Any
 from protoflow.cli.export.grace import grace_period
 from protoflow.config import Config
 from protoflow.dataclass_record import dataclass_record
+from protoflow.error_codes import EXPORT
 from protoflow.errors import ConfigError
 
 #: A manifest as plain data.
@@ -52,7 +53,8 @@ def named(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"--name {name!r} cannot name an object of Kubernetes: use at most 53 lowercase"
-            " letters, digits and hyphens, a letter first and no hyphen last"
+            " letters, digits and hyphens, a letter first and no hyphen last",
+            code=EXPORT,
         )
     return name
 

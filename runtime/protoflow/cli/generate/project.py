@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from protoflow.cli.settings import project_settings
+from protoflow.error_codes import PROJECT
 from protoflow.errors import ConfigError
 
 _LIST, _TEXT, _FLAG = "a list of strings", "a string", "true or false"
@@ -66,7 +67,9 @@ def load(
     found = [Path(root) for root in roots or settings.get("roots", ())] or _usual_roots(directory)
     for root in found:
         if not (directory / root).is_dir():
-            raise ConfigError(f"root {root} is not a directory; name an existing one with -I")
+            raise ConfigError(
+                f"root {root} is not a directory; name an existing one with -I", code=PROJECT
+            )
     files = _files(directory, found, paths or settings.get("paths", ()))
     return Project(
         roots=tuple(found),
@@ -89,7 +92,7 @@ def _settings(directory: Path) -> Mapping[str, Any]:
         elif not _fits(value, _KNOWN[name]):
             problems.append(f"pyproject.toml: {_TABLE} {name} is {value!r}; write {_KNOWN[name]}")
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, code=PROJECT)
     return found
 
 
@@ -155,7 +158,7 @@ def _files(directory: Path, roots: Sequence[Path], paths: Sequence[str]) -> tupl
         shown = ", ".join(f"{root}/" for root in roots)
         problems.append(f"no .proto file in {shown}; name files or directories, or a root with -I")
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, code=PROJECT)
     return tuple(sorted(names))
 
 

@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from protoflow.cli.generate import validate_proto
 from protoflow.cli.generate.project import Project
+from protoflow.error_codes import PROTOC
 from protoflow.errors import ConfigError, MissingExtraError
 
 _PLUGIN = "protoc-gen-protoflow"
@@ -114,7 +115,7 @@ def _call(arguments: Sequence[str], project: Project, directory: Path) -> None:
         for line in _PREFIX.sub("", done.stderr).splitlines()
         if line.strip() and not _WARNING.match(line)
     ]
-    raise ConfigError(lines or [f"protoc ended with {done.returncode}"])
+    raise ConfigError(lines or [f"protoc ended with {done.returncode}"], code=PROTOC)
 
 
 def _with_root(line: str, project: Project, directory: Path) -> str:
@@ -135,4 +136,6 @@ def _plugin() -> str:
         for name in (_PLUGIN, f"{_PLUGIN}.exe"):
             if os.access(folder / name, os.X_OK):
                 return str(folder / name)
-    raise ConfigError(f"{_PLUGIN} is not installed beside {sys.executable}; install it there")
+    raise ConfigError(
+        f"{_PLUGIN} is not installed beside {sys.executable}; install it there", code=PROTOC
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from protoflow.cli.init import files
+from protoflow.cli.init import start as first_start
 from protoflow.config.url import TransportURL
 from protoflow.transports.built_in import BUILT_IN
 
@@ -28,7 +29,20 @@ def _is_taken(package: str) -> bool:
     metavar="URL",
     help="URL of the broker; sqlite:///NAME.db by default.",
 )
-def command(name: str, transport: str) -> None:
+@click.option(
+    "--start",
+    is_flag=True,
+    help="Generate the code, publish a message, and run the project as `dev` does.",
+)
+@click.option(
+    "--http",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    show_default=True,
+    help="Port of the HTTP pages of --start.",
+)
+@click.pass_context
+def command(ctx: click.Context, /, name: str, transport: str, *, start: bool, http: int) -> None:
     """Write a project into the new folder NAME: a contract, its handlers, a test."""
     package = name.replace("-", "_").lower()
     if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", package) or keyword.iskeyword(package):
@@ -54,4 +68,6 @@ def command(name: str, transport: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
         click.echo(f"wrote {file}")
+    if start:
+        first_start.start(ctx, folder, http)
     click.echo(f"next:\n  cd {name}\n  protoflow generate\n  protoflow run app", err=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from protoflow.contract.spec import Ordering
 from protoflow.counted import counted
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.testing.simulation.determinism import START
@@ -294,6 +295,6 @@ class SimulatedBroker:
         if hold is None:
             if change < 0:
                 return 0  # the message was settled meanwhile, and its marks were removed
-            raise TransportError("the lease was lost")
+            raise TransportError("the lease was lost", code=LEASE_LOST)
         hold.entry.mark = 0 if change < 0 else hold.entry.mark + change
         return hold.entry.mark

@@ -156,8 +156,8 @@ def _same(made: dict[int, Any], make: Callable[[int], Any], number: int) -> Any:
 
 def _refuse(refused: Callable[[str], object], thread: threading.Thread) -> None:
     text = (
-        f"a simulated service started the thread {thread.name!r}, whose moments no seed chooses; "
-        "use asyncio.to_thread, which is simulated, or give the service a fake"
+        f"a simulated service started the thread {thread.name!r}; a seed cannot decide when a "
+        "thread runs: use asyncio.to_thread, which is simulated, or give the service a fake"
     )
     refused(text)
     raise RuntimeError(text)

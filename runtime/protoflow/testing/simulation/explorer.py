@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from protoflow.counted import counted
+from protoflow.error_codes import SIMULATION, coded
 from protoflow.testing.seeds import Seed, seeds_of
 from protoflow.testing.simulation.choices import Choices
 from protoflow.testing.simulation.determinism import determined
@@ -230,7 +231,9 @@ def simulate(
     if not isinstance(scenario, Scenario):
         scenario = Scenario(publish=scenario)
     if idempotent and snapshot is None:
-        raise ValueError("idempotent=True compares snapshots: give snapshot=, a function")
+        raise ValueError(
+            coded("idempotent=True compares snapshots: give snapshot=, a function", SIMULATION)
+        )
     explorer = Explorer(
         services=named(services), scenario=scenario, as_=as_, invariants=invariants,
         on_restart=on_restart, snapshot=snapshot if idempotent else None,

@@ -9,6 +9,7 @@ from zlib import crc32
 
 from protoflow.contract.spec import Start
 from protoflow.counted import counted
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import PublishError, TransportError
 from protoflow.message import Message
 from protoflow.testing.simulation.broker import SimulatedBroker
@@ -206,7 +207,7 @@ class LogBroker(SimulatedBroker):
     def check(self, state: GroupState, member: LogMember, generation: int) -> None:
         """Raises TransportError if the member does not belong to this generation."""
         if member not in state.members or member.generation != generation or not state.balanced:
-            raise TransportError("the member's generation has ended")
+            raise TransportError("the member's generation has ended", code=LEASE_LOST)
 
     def commit(
         self, state: GroupState, member: LogMember, generation: int,
@@ -214,7 +215,7 @@ class LogBroker(SimulatedBroker):
     ) -> None:  # fmt: skip
         """Stores offsets and metadata. Members may also commit while the group rebalances."""
         if member not in state.members or member.generation != generation:
-            raise TransportError("the member's generation has ended")
+            raise TransportError("the member's generation has ended", code=LEASE_LOST)
         for shard, (offset, metadata) in offsets.items():
             state.committed[shard] = (offset, metadata)
             known = state.finished.setdefault(shard, set())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from protoflow.dataclass_record import dataclass_record
+from protoflow.error_codes import SIMULATION
 from protoflow.errors import ConfigError
 from protoflow.transport.capabilities import Capabilities
 
@@ -116,5 +117,7 @@ def profile_of(name: str) -> Profile:
     profile = PROFILES.get(name)
     if profile is None:
         known = ", ".join(sorted(PROFILES))
-        raise ConfigError(f"as_={name!r}: no such transport can be simulated; known are {known}")
+        raise ConfigError(
+            f"as_={name!r}: no such transport can be simulated; known are {known}", code=SIMULATION
+        )
     return profile

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from protoflow.clock import Clock
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import PublishError, TopologyError
 from protoflow.message import Delivery, Message
 from protoflow.testing.simulation.broker import SimulatedBroker
@@ -87,7 +88,7 @@ class SimulatedTransport:
             if each.topic not in topics or each.group not in topics[each.topic].groups
         ]
         if missing:
-            raise TopologyError(f"missing: {', '.join(missing)}")
+            raise TopologyError(f"missing: {', '.join(missing)}", code=TOPOLOGY_MISSING)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes messages."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from protoflow.error_codes import ARGUMENT, coded
 from protoflow.errors import DeadLetterNotFoundError, ReplayError, TransportError
 from protoflow.transport.dead_letters import DeadLetterRecord, DeadLetterScan, DeadLetterStore
 from protoflow.transport.kit.dead_letter_selection import (
@@ -145,7 +146,11 @@ class DeadLetters:
         """
         self._check(topic)
         if reprocess and (to_origin or to):
-            raise ValueError("reprocess is for the group that failed: leave out to_origin and to")
+            raise ValueError(
+                coded(
+                    "reprocess is for the group that failed: leave out to_origin and to", ARGUMENT
+                )
+            )
         run = _Replay(topic, to_origin=to_origin, to=to, reprocess=reprocess)
         try:
             async with self._store.scan(topic, ids=ids) as scan:

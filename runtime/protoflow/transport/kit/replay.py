@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from protoflow import wire
+from protoflow.error_codes import ARGUMENT, coded
 from protoflow.errors import (
     DeadLetterNotFoundError,
     NotReplayableError,
@@ -240,7 +241,9 @@ def left_behind() -> PublishError:
 def number_of(position: str) -> int:
     """Returns the number of a position, 0 for the beginning. Raises ValueError."""
     if position and not (position.isascii() and position.isdecimal() and len(position) <= _DIGITS):
-        raise ValueError(f"after: {position!r:.100} is not the position of a dead letter")
+        raise ValueError(
+            coded(f"after: {position!r:.100} is not the position of a dead letter", ARGUMENT)
+        )
     return int(position or 0)
 
 

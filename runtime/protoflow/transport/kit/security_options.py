@@ -9,6 +9,7 @@ from typing import Any
 
 from protoflow.config.secret import Secret
 from protoflow.config.url import TransportURL
+from protoflow.error_codes import TRANSPORT_OPTION
 from protoflow.errors import ConfigError
 
 
@@ -67,7 +68,8 @@ class TlsOptions:
         ]
         if given:
             raise ConfigError(
-                f"transport: {transport}: option {given[0]} needs the scheme {scheme}://"
+                f"transport: {transport}: option {given[0]} needs the scheme {scheme}://",
+                code=TRANSPORT_OPTION,
             )
         return None
 
@@ -89,7 +91,8 @@ class TlsOptions:
         except OSError as error:  # ssl.SSLError is an OSError
             raise ConfigError(
                 f"transport: {transport}: option {name}: {path} cannot be loaded:"
-                f" {error.strerror or type(error).__name__}"
+                f" {error.strerror or type(error).__name__}",
+                code=TRANSPORT_OPTION,
             ) from error
         context.check_hostname = self.tls_verify_hostname and self.tls_verify
         if not self.tls_verify:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
+from protoflow.error_codes import UNCONFIRMED
 from protoflow.errors import PublishError, TransportError
 from protoflow.message import Message
 from protoflow.transport.answers import failure_of
@@ -15,7 +16,7 @@ from protoflow.transport.answers import failure_of
 Submit: TypeAlias = Callable[[Sequence[Message]], asyncio.Future[Sequence[PublishError | None]]]
 
 #: The result of a message without an answer.
-_OPEN: Final = PublishError("not confirmed yet")
+_OPEN: Final = PublishError("not confirmed yet", code=UNCONFIRMED)
 
 
 class Submission:
@@ -51,6 +52,18 @@ class Submission:
         if not self.left and not self.future.done():
             self.future.set_result(self._results)
         return True
+
+    def confirm(self, indexes: Sequence[int]) -> None:
+        """Notes that these messages are published, unless they have a result."""
+        results = self._results
+        left = self.left
+        for index in indexes:
+            if results[index] is _OPEN:
+                results[index] = None
+                left -= 1
+        self.left = left
+        if not left and not self.future.done():
+            self.future.set_result(results)
 
     def finish(self, result: PublishError | None = None) -> None:
         """Sets the result of every message without one."""

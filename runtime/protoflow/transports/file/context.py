@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from protoflow.error_codes import NOT_OPEN
 from protoflow.errors import TransportError
 from protoflow.transport.interface import TransportSettings
 from protoflow.transports.file.options import FileOptions
@@ -66,4 +67,4 @@ class FileContext:
         try:
             return asyncio.get_running_loop().run_in_executor(executor, translated)
         except RuntimeError as error:  # it was shut down
-            raise TransportError(f"{self.root}: the transport is closed") from error
+            raise TransportError(f"{self.root}: the transport is closed", code=NOT_OPEN) from error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Final
 
+from protoflow.error_codes import OTHER_VERSION
 from protoflow.errors import TransportError
 
 _VERSION: Final = 1
@@ -116,7 +117,8 @@ class GroupState:
     def _method(self, name: str) -> Callable[..., None]:
         if name not in _NAMES:
             raise TransportError(
-                f"the journal has a change {name!r:.40} of another version of Protoflow"
+                f"the journal has a change {name!r:.40} of another version of Protoflow",
+                code=OTHER_VERSION,
             )
         method: Callable[..., None] = getattr(self, f"_{name}")
         return method
@@ -130,7 +132,9 @@ class GroupState:
         entries: Iterable[Sequence[Any]],
     ) -> None:
         if version != _VERSION:
-            raise TransportError(f"the journal is of version {version}, this Protoflow knows 1")
+            raise TransportError(
+                f"the journal is of version {version}, this Protoflow knows 1", code=OTHER_VERSION
+            )
         (self.cursor, self.sequence, self.time), self._claims = read, claims
         self.members = dict(members)
         self.entries = {each[0]: Entry(*each) for each in entries}

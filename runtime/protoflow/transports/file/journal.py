@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
+from protoflow.error_codes import DAMAGED, TOPOLOGY_MISSING
 from protoflow.errors import TopologyError, TransportError
 from protoflow.transports.file import frames
 from protoflow.transports.file.disk import FileLock, open_file, read_file, replace_file, write_all
@@ -127,7 +128,8 @@ class Journal:
         if frames.next_frame(0, self._size, data, whole) is not None:
             raise TransportError(
                 f"{self._file} is damaged at byte {damaged}; restore it from a copy, or stop the"
-                " members and remove it: the group then begins where `start` says"
+                " members and remove it: the group then begins where `start` says",
+                code=DAMAGED,
             )
         assert self._descriptor is not None  # noqa: S101  it was opened before
         os.ftruncate(self._descriptor, damaged)
@@ -166,7 +168,8 @@ class Journal:
 
     def _gone(self) -> TopologyError:
         return TopologyError(
-            f"group {self.path} has no journal; start once with topology mode create"
+            f"group {self.path} has no journal; start once with topology mode create",
+            code=TOPOLOGY_MISSING,
         )
 
 

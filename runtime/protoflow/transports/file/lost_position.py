@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from protoflow.error_codes import POSITION_LOST
 from protoflow.errors import TransportError
 from protoflow.transport.interface import SubscriptionSettings, TransportSettings
 from protoflow.transports.file.group_state import GroupState
@@ -68,7 +69,8 @@ def _check_policy(
     if settings.on_lost_position == "stop" and not subscription.broadcast:
         raise TransportError(
             f"the position of group {subscription.group} in topic {subscription.topic} is lost:"
-            f" {reason}; set on_lost_position to earliest or latest to go on"
+            f" {reason}; set on_lost_position to earliest or latest to go on",
+            code=POSITION_LOST,
         )
 
 

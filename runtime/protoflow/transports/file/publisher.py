@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from protoflow.error_codes import NO_SUBSCRIBER, NOT_OPEN
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
@@ -110,7 +111,7 @@ class FilePublisher:
 
     async def _write_all(self) -> None:
         queue: list[_Outgoing] = []
-        error = PublishError("the transport was closed")
+        error = PublishError("the transport was closed", code=NOT_OPEN)
         try:
             while self._queue:
                 queue, self._queue = self._queue, []
@@ -151,7 +152,9 @@ class FilePublisher:
         if self._context.settings.require_subscriber and not (
             self._topics.exists(topic) and self._topics.journals(topic)
         ):
-            raise PublishRefusedError(f"no group consumes {topic}, and require_subscriber is set")
+            raise PublishRefusedError(
+                f"no group consumes {topic}, and require_subscriber is set", code=NO_SUBSCRIBER
+            )
         return self._append(topic, [each.part for each in lot])
 
     def _append(self, topic: str, parts: Sequence[bytes]) -> Appended:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from protoflow.contract.spec import Ordering
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import ProtoflowError, TopologyError, TransportError
 from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
@@ -85,7 +86,9 @@ class FileSubscription(QueueSubscription):
         """Adds a start mark."""
         held = self.leases.holds(delivery)
         if not held or not await self._context.consume(self._mark, delivery.receipt, 1):
-            raise TransportError(f"the lease of message {delivery.message.id} was lost")
+            raise TransportError(
+                f"the lease of message {delivery.message.id} was lost", code=LEASE_LOST
+            )
 
     async def clear(self, delivery: Delivery) -> None:
         """Removes the start marks."""

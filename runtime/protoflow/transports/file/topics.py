@@ -25,6 +25,7 @@ from itertools import pairwise
 from typing import Final
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import DAMAGED, FILE_PLACE, OTHER_VERSION, TOPOLOGY_MISSING
 from protoflow.errors import ConnectionFailedError, TopologyError, TransportError
 from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
 from protoflow.transports.file import names
@@ -62,16 +63,20 @@ class Topics:
                 if others and not os.path.exists(path):
                     raise ConnectionFailedError(
                         f"{self._root} has other files and no file {_FORMAT}; name an empty"
-                        " directory in the URL"
+                        " directory in the URL",
+                        code=FILE_PLACE,
                     )
                 replace_file(path, json.dumps({"version": _VERSION}).encode(), alone=False)
             version = _read(path).get("version")
         except (OSError, TransportError) as error:
-            raise ConnectionFailedError(f"cannot use {self._root}: {error}") from error
+            raise ConnectionFailedError(
+                f"cannot use {self._root}: {error}", code=FILE_PLACE
+            ) from error
         if version != _VERSION:
             raise ConnectionFailedError(
                 f"{self._root} was made by another version of Protoflow (its format is"
-                f" {version!r:.20}, this one knows {_VERSION})"
+                f" {version!r:.20}, this one knows {_VERSION})",
+                code=OTHER_VERSION,
             )
 
     def ensure(self, topology: Topology, mode: TopologyMode) -> None:
@@ -96,7 +101,9 @@ class Topics:
         ]
         if missing:
             raise TopologyError(
-                f"{self._root}: missing: {', '.join(missing)}; start once with topology mode create"
+                f"{self._root}: missing: {', '.join(missing)}; start once with topology mode"
+                " create",
+                code=TOPOLOGY_MISSING,
             )
 
     def exists(self, topic: str) -> bool:
@@ -237,9 +244,13 @@ class Topics:
         try:
             settings = _read(f"{self.folder(topic)}/{_TOPIC}")
         except FileNotFoundError:
-            raise TopologyError(f"topic {topic} does not exist in {self._root}") from None
+            raise TopologyError(
+                f"topic {topic} does not exist in {self._root}", code=TOPOLOGY_MISSING
+            ) from None
         if settings.get("version") != _VERSION:
-            raise TopologyError(f"topic {topic} was made by another version of Protoflow")
+            raise TopologyError(
+                f"topic {topic} was made by another version of Protoflow", code=OTHER_VERSION
+            )
         return settings
 
 
@@ -264,5 +275,7 @@ def _read(path: str) -> dict[str, int]:
     try:
         found = json.loads(read_file(path))
     except ValueError as error:
-        raise TransportError(f"{path} is damaged: {error}; restore it from a copy") from error
+        raise TransportError(
+            f"{path} is damaged: {error}; restore it from a copy", code=DAMAGED
+        ) from error
     return dict(found)

@@ -21,7 +21,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.file.context import FileContext, all_of
 from protoflow.transports.file.dead_letters import FileDeadLetterStore
 from protoflow.transports.file.message_finder import find_message, read_lag
@@ -54,6 +54,7 @@ class FileTransport:
             leases=True,
             lag=True,
             reads_topics=True,
+            keeps_settled=True,
             broadcast=True,
             max_message_bytes=options.max_message_bytes,
             proves_killers=True,
@@ -117,10 +118,15 @@ class FileTransport:
         return None if os.path.isdir(root) else f"{root} does not exist"
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `TopicReader`."""
-        return read_topic(self._context, self._topics, topic, start, follow=follow)
+        return read_topic(self._context, self._topics, topic, start, end, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
         """See `MessageFinder`."""

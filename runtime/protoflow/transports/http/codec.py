@@ -19,6 +19,7 @@ from protoflow import wire
 from protoflow.codecs.bindings import HTTP
 from protoflow.codecs.cloudevents import is_structured, unwrap, wrap
 from protoflow.codecs.json_text import loads
+from protoflow.error_codes import ENVELOPE
 from protoflow.errors import DecodeError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.http import signatures
@@ -192,18 +193,20 @@ def _batch(topic: str, metadata: Mapping[str, str], body: bytes) -> Iterable[Mes
     try:
         items: Any = loads(body)
     except (ValueError, RecursionError):  # its text may contain a payload
-        raise DecodeError("the CloudEvents batch is not JSON") from None
+        raise DecodeError("the CloudEvents batch is not JSON", code=ENVELOPE) from None
     if not isinstance(items, list):
-        raise DecodeError("the CloudEvents batch is not a JSON array")
+        raise DecodeError("the CloudEvents batch is not a JSON array", code=ENVELOPE)
     shared = {**metadata, wire.CONTENT_TYPE: wire.CLOUDEVENTS_JSON}
     for index, item in enumerate(items):
         try:
             envelope = json.dumps(item).encode()
             yield _enveloped(Message(id="", topic=topic, payload=envelope, metadata=shared))
         except DecodeError as error:
-            raise DecodeError(f"item {index} of the batch: {error}") from None
+            raise DecodeError(f"item {index} of the batch: {error}", code=ENVELOPE) from None
         except RecursionError:
-            raise DecodeError(f"item {index} of the batch nests too deeply") from None
+            raise DecodeError(
+                f"item {index} of the batch nests too deeply", code=ENVELOPE
+            ) from None
 
 
 def _enveloped(message: Message) -> Message:

@@ -12,6 +12,7 @@ from protoflow import wire
 from protoflow.codecs.cloudevents import is_structured, unwrap
 from protoflow.config.secret import Secret
 from protoflow.config.url import TransportURL
+from protoflow.error_codes import TRANSPORT_OPTION
 from protoflow.errors import ConfigError, PublishError, PublishRefusedError
 from protoflow.ids import new_id
 from protoflow.message import Message
@@ -57,7 +58,10 @@ class HandOffTransport:
         self._http = HttpTransport(settings, options)
         self._store: Transport = create(replace(settings, url=url, options={}))
         if not self._store.capabilities.durable:
-            raise ConfigError(f"transport: http: option hand_off: {url.scheme}:// is not durable")
+            raise ConfigError(
+                f"transport: http: option hand_off: {url.scheme}:// is not durable",
+                code=TRANSPORT_OPTION,
+            )
         self._inbox = Store(self._receive, Room(_MOST, _MOST_BYTES))
         self._closed = False
         for name in _OPTIONAL:

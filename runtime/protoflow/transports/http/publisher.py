@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from protoflow.error_codes import NO_DELAY, NOT_OPEN
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.interface import TransportSettings
@@ -109,9 +110,11 @@ class HttpPublisher:
 
     def _send(self, message: Message, otherwise: Otherwise, results: _Results) -> None:
         if self._session is None:
-            raise PublishError("the transport is not open")
+            raise PublishError("the transport is not open", code=NOT_OPEN)
         if message.delay > 0:
-            raise PublishRefusedError(f"{message.topic}: HTTP has no delayed publish")
+            raise PublishRefusedError(
+                f"{message.topic}: HTTP has no delayed publish", code=NO_DELAY
+            )
         targets = self._targets_of(message.topic)
         if not targets:
             results.submission.done(results.index, otherwise(message))

@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from protoflow.error_codes import TRANSPORT_OPTION
 from protoflow.errors import ConfigError
 from protoflow.http_server.bodies import BodyError
 from protoflow.transports.http.endpoint import TopicEndpoint
@@ -70,7 +71,8 @@ class Receiver:
         if found.endpoint != wanted.endpoint or (found is not wanted and hands_off):
             raise ConfigError(
                 f"transport: http: {path} receives {found.endpoint.topic} already, or with other"
-                " secrets, or one of both has hand_off; set another path in endpoints"
+                " secrets, or one of both has hand_off; set another path in endpoints",
+                code=TRANSPORT_OPTION,
             )
         return found
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from protoflow.error_codes import CANNOT_LISTEN, TRANSPORT_OPTION
 from protoflow.errors import ConfigError
 from protoflow.http_server.bodies import read_body
 from protoflow.http_server.runner import ServerRunner, body_of
@@ -52,7 +53,8 @@ class Listener:
         except OSError as error:
             await self.stop()
             raise ConfigError(
-                f"transport: http: {host}:{port} cannot be served: {error.strerror}"
+                f"transport: http: {host}:{port} cannot be served: {error.strerror}",
+                code=CANNOT_LISTEN,
             ) from error
         _log.info("receiving on %s://%s:%d", scheme, host, port)
 
@@ -83,7 +85,10 @@ async def _hide_server(_request: web.Request, response: web.StreamResponse) -> N
 def _server_tls(options: HttpOptions) -> ssl.SSLContext:
     path = options.server_cert_file
     if path is None:
-        raise ConfigError("transport: http: receiving on https:// needs option server_cert_file")
+        raise ConfigError(
+            "transport: http: receiving on https:// needs option server_cert_file",
+            code=TRANSPORT_OPTION,
+        )
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     password = options.server_key_password.reveal() if options.server_key_password else ""
     try:
@@ -92,6 +97,7 @@ def _server_tls(options: HttpOptions) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError is an OSError
         raise ConfigError(
             f"transport: http: option server_cert_file: {path} cannot be loaded:"
-            f" {error.strerror or type(error).__name__}"
+            f" {error.strerror or type(error).__name__}",
+            code=TRANSPORT_OPTION,
         ) from error
     return context

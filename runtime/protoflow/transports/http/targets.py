@@ -18,6 +18,7 @@ from typing import Final
 import aiohttp
 
 from protoflow.clock import Clock
+from protoflow.error_codes import NOT_OPEN, TRANSPORT_OPTION
 from protoflow.errors import ConfigError, PublishError, PublishRefusedError
 from protoflow.transports.http.codec import EncodedMessage
 from protoflow.transports.http.options import HttpOptions, Target
@@ -63,7 +64,8 @@ class DisabledTargets:
             self.urls = self._read()
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(
-                f"transport: http: option disabled_file: {self._path} cannot be read: {error}"
+                f"transport: http: option disabled_file: {self._path} cannot be read: {error}",
+                code=TRANSPORT_OPTION,
             ) from error
 
     def _read(self) -> dict[str, str]:
@@ -138,12 +140,12 @@ class TargetQueue:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
         while self._queue:
-            self._queue.popleft().done(PublishError("the transport was closed"))
+            self._queue.popleft().done(PublishError("the transport was closed", code=NOT_OPEN))
 
     async def _work(self) -> None:
         while self._queue:
             post = self._queue.popleft()
-            result: PublishError | None = PublishError("the transport was closed")
+            result: PublishError | None = PublishError("the transport was closed", code=NOT_OPEN)
             try:
                 result = await self._send(post)
             except Exception as error:

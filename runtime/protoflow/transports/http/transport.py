@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from protoflow.contract.spec import Ordering
+from protoflow.error_codes import TRANSPORT_OPTION, TRANSPORT_URL
 from protoflow.errors import CapabilityError, ConfigError, PublishError
 from protoflow.http_server.addresses import is_loopback
 from protoflow.message import Message
@@ -102,7 +103,8 @@ class HttpTransport:
         if not (wanted.secrets or wanted.token or options.allow_unsigned or self._is_local):
             raise ConfigError(
                 f"transport: http: {topic} would be received from anyone; set secrets or token, or"
-                " allow_unsigned"
+                " allow_unsigned",
+                code=TRANSPORT_OPTION,
             )
         if self._receiver is None:
             self._receiver = receiver_of(self._address)
@@ -154,6 +156,7 @@ def _address(settings: TransportSettings) -> Address:
     if others or url.user is not None or url.password is not None:
         raise ConfigError(
             f"transport: http: the URL is the address to listen on, {url.scheme}://host:port/path;"
-            " the token is an option"
+            " the token is an option",
+            code=TRANSPORT_URL,
         )
     return host, port or _PORTS[url.scheme]

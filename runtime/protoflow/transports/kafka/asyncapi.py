@@ -33,6 +33,7 @@ class KafkaBindings(Bindings):
     def __init__(self, settings: TransportSettings) -> None:
         self._url = settings.url
         self._ladder = settings.ladder
+        self._sources = settings.sources
         self._options = parse_options(KafkaOptions, settings.url.query, settings.options, "kafka")
 
     def servers(self) -> Fields:
@@ -52,17 +53,20 @@ class KafkaBindings(Bindings):
 
     def address(self, topic: str) -> str:
         """Returns the topic, shortened to Kafka's limit."""
-        return names.physical(topic)
+        return self._place(topic)
+
+    def _place(self, topic: str) -> str:
+        return self._sources.place(topic) or names.physical(topic)
 
     def channel(self, topic: str, role: str) -> Fields:
         """Returns the topic and, if they are set, its partitions at creation."""
         # Dead letters are stored without limit.
         kept = {"topicConfiguration": {"retention.ms": -1}} if role == DEAD_LETTER else {}
-        return self._topic(names.physical(topic), self._options.partitions, kept)
+        return self._topic(self._place(topic), self._options.partitions, kept)
 
     def receive(self, topic: str, group: str) -> Fields:
         """Returns the consumer group."""
-        return _kafka(groupId={"type": "string", "const": group})
+        return _kafka(groupId={"type": "string", "const": self._sources.consumer(topic, group)})
 
     def message(self, type: str, key: Fields | None) -> Fields:
         """Returns the key."""

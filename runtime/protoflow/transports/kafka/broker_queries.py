@@ -28,8 +28,16 @@ _NOT_ALLOWED = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
 
 
 async def refresh_existing(context: KafkaContext) -> None:
-    """Updates the set of topics that exist. Raises KafkaError."""
-    context.existing = set(await context.admin.list_topics())
+    """Updates the set of topics that exist, from a query that is sent after this call. Calls that
+    wait at the same time share one query. Raises KafkaError."""
+    listing = context.listing
+    before = listing.asked
+    async with listing.turn:
+        if listing.answered > before:
+            return
+        listing.asked += 1
+        context.existing = set(await context.admin.list_topics())
+        listing.answered = listing.asked
 
 
 async def missing_topics(context: KafkaContext, topics: Sequence[str]) -> list[str]:

@@ -27,6 +27,9 @@ _ASSIGNORS: Final = {
     Assignor.RANGE: RangePartitionAssignor,
     Assignor.STICKY: StickyPartitionAssignor,
 }
+#: What other programs in the group of a source know. The group chooses an assignor that all its
+#: members know, so it chooses ours when they have left.
+_FOREIGN: Final = (RangePartitionAssignor, RoundRobinPartitionAssignor)
 
 
 def group_consumer(
@@ -44,14 +47,17 @@ def group_consumer(
         return AIOKafkaConsumer(**_reading(context), auto_offset_reset="latest")
     return AIOKafkaConsumer(
         **_reading(context),
-        group_id=planned[0].group,
+        group_id=context.group_id(planned[0]),
         group_instance_id=options.group_instance_id,
         session_timeout_ms=int(options.session_timeout * 1000),
         heartbeat_interval_ms=int(options.heartbeat_interval * 1000),
         # aiokafka blocks in the revoke callback, so the other members must wait for the drain.
         rebalance_timeout_ms=int(rebalance_timeout(planned, context) * 1000),
         max_poll_interval_ms=_NEVER_IDLE,
-        partition_assignment_strategy=(keep_retries_beside(_ASSIGNORS[options.assignor], mains),),
+        partition_assignment_strategy=(
+            keep_retries_beside(_ASSIGNORS[options.assignor], mains),
+            *(_FOREIGN if any(each.source is not None for each in planned) else ()),
+        ),
         # The start of a group and the handling of a lost position never depend on a default.
         auto_offset_reset="none",
         enable_auto_commit=False,

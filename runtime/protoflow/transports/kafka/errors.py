@@ -7,6 +7,7 @@ import ssl
 
 from aiokafka import errors as kafka
 
+from protoflow.error_codes import NO_RIGHT_TO_PUBLISH, TLS, TOO_LARGE, TOPOLOGY_MISSING
 from protoflow.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -45,7 +46,7 @@ def transport_error(error: BaseException, what: str, where: str) -> TransportErr
         )
     elif isinstance(error, ssl.SSLError):
         translated = ConnectionFailedError(
-            f"kafka: {what}: TLS with {where} failed ({error.reason}); check tls_ca_file"
+            f"kafka: {what}: TLS with {where} failed ({error.reason}); check tls_ca_file", code=TLS
         )
     elif isinstance(error, OSError | asyncio.TimeoutError | kafka.KafkaConnectionError):
         translated = ConnectionFailedError(
@@ -65,14 +66,17 @@ def publish_error(error: BaseException, topic: str, size: int) -> PublishError:
     if isinstance(error, _TOO_LARGE):
         translated: PublishError = too_large(topic, size, None)
     elif isinstance(error, kafka.TopicAuthorizationFailedError):
-        translated = PublishRefusedError(f"kafka: not authorised to publish to topic {topic}")
+        translated = PublishRefusedError(
+            f"kafka: not authorised to publish to topic {topic}", code=NO_RIGHT_TO_PUBLISH
+        )
     elif isinstance(error, _INVALID):
         translated = PublishRefusedError(
             f"kafka: topic {topic} refused the message ({type(error).__name__})"
         )
     elif isinstance(error, kafka.UnknownTopicOrPartitionError | asyncio.TimeoutError):
         translated = PublishError(
-            f"kafka: topic {topic} does not exist, or its leader is not known; create the topic"
+            f"kafka: topic {topic} does not exist, or its leader is not known; create the topic",
+            code=TOPOLOGY_MISSING,
         )
     else:
         translated = PublishError(
@@ -97,5 +101,6 @@ def too_large(topic: str, size: int, limit: int | None) -> PublishRefusedError:
     bound = "" if limit is None else f", above the limit of {limit}"
     return PublishRefusedError(
         f"kafka: topic {topic}: the message has {size} bytes{bound}; raise max.message.bytes of"
-        " the topic and max_request_size of the transport, or send less"
+        " the topic and max_request_size of the transport, or send less",
+        code=TOO_LARGE,
     )

@@ -23,17 +23,13 @@ def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
 
     A value that is not text is only in the native headers.
     """
-    metadata: dict[str, str] = {}
     size = 0
     for name, value in headers:
-        size += len(name)
-        if value is None:
-            continue
-        size += len(value)
-        try:
-            metadata[name] = value.decode()
-        except UnicodeDecodeError:
-            metadata.pop(name, None)
+        size += len(name) + len(value or b"")
+    try:
+        metadata = {name: value.decode() for name, value in headers}  # type: ignore[union-attr]
+    except (AttributeError, UnicodeDecodeError):  # a value is missing, or is no text
+        metadata = _readable(headers)
     id = metadata.pop(wire.CE_ID, None)
     # This is the same as in `protoflow.codecs.bindings`.
     id = metadata.get(wire.WATERMILL_ID) or id or metadata.pop(wire.MESSAGE_ID, None)
@@ -43,6 +39,19 @@ def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
                 metadata[wire.CONTENT_TYPE] = metadata.pop(name)
                 break
     return id, metadata, size
+
+
+def _readable(headers: Iterable[Header]) -> dict[str, str]:
+    """Returns the headers whose last values are text."""
+    metadata: dict[str, str] = {}
+    for name, value in headers:
+        if value is None:
+            continue
+        try:
+            metadata[name] = value.decode()
+        except UnicodeDecodeError:
+            metadata.pop(name, None)
+    return metadata
 
 
 def write(message: Message) -> list[Header]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
 from protoflow.transports.kafka import groups, names
@@ -17,20 +18,22 @@ _LOOKS = 3
 
 async def read_lag(context: KafkaContext, topic: str, group: str) -> Lag:
     """Returns the unsettled messages of topic and retry topics, and the age of the oldest."""
-    main = names.physical(topic)
+    main = context.physical(topic)
     steps = (0.0, *context.settings.ladder)
     wanted = {main, *(names.retry_topic(topic, group, step) for step in steps)}
     # Rungs of an earlier ladder count, too.
     wanted |= {name for name in context.existing if names.step_of(name, topic, group) is not None}
     found = await describe(context.admin, sorted(wanted))
     if main not in found:
-        raise TopologyError(f"kafka: topic {topic} is missing")
+        raise TopologyError(f"kafka: topic {topic} is missing", code=TOPOLOGY_MISSING)
     tps = [
         TopicPartition(name, partition["partition"])
         for name, partitions in found.items()
         for partition in partitions
     ]
-    committed = await groups.committed(context.admin, group, tps)
+    committed = await groups.committed(
+        context.admin, context.settings.sources.consumer(topic, group), tps
+    )
     consumer = free_consumer(context)
     try:
         await consumer.start()

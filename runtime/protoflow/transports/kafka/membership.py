@@ -55,7 +55,7 @@ class Membership:
             self._know(SubscriptionTopics(item, context.settings.ladder, context.existing))
         self._consumer = consumer = group_consumer(planned, context, self._mains)
         self.member = member = GroupMember(
-            group="" if settings.broadcast else settings.group,
+            group="" if settings.broadcast else context.group_id(settings),
             context=context,
             consumer=consumer,
             topics=[*topics],
@@ -64,7 +64,7 @@ class Membership:
         self.commits = Commits(
             consumer, context.writer, options.request_timeout, options.commit_interval
         )
-        self._lease = GroupLease(consumer, settings.group, options.session_timeout)
+        self._lease = GroupLease(consumer, context.group_id(settings), options.session_timeout)
         self.transactions = Transactions(
             member, encoder, is_member=self._lease.is_member, fenced=self._fenced
         )

@@ -48,7 +48,9 @@ class KafkaMessageFinder:
             found.not_searched = [f"{topic}: {NO_TIME}" for topic in query.topics]
             return found
         for topic in query.topics:
-            records = await self._search(topic, names.physical(topic), query.since + query.within)
+            records = await self._search(
+                topic, self._context.physical(topic), query.since + query.within
+            )
             for settings in query.subscriptions:
                 if settings.topic == topic:
                     retries = await self._search_retries(settings)
@@ -107,7 +109,8 @@ class KafkaMessageFinder:
             return
         tps = {TopicPartition(record.topic, record.partition) for record in records}
         try:
-            positions = await committed(self._context.admin, settings.group, tps)
+            group = self._context.group_id(settings)
+            positions = await committed(self._context.admin, group, tps)
         except (KafkaError, UnknownMetadataError) as error:
             self._found.not_searched.append(f"positions of group {settings.group}: {error}")
             return

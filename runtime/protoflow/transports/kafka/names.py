@@ -24,20 +24,20 @@ def is_valid(name: str) -> bool:
     return _VALID.fullmatch(name) is not None and name not in (".", "..")
 
 
-def _family(topic: str, group: str) -> str:
+def family(topic: str, group: str) -> str:
     """Returns the prefix of a group's retry topics."""
     return naming.fit(naming.join(topic, group), LIMIT - _ROOM)
 
 
 def retry_topic(topic: str, group: str, step: float) -> str:
     """Returns the topic where a group's messages wait for `step` seconds; 0 is for replays."""
-    return naming.join(_family(topic, group), f"retry.{naming.seconds(step)}")
+    return naming.join(family(topic, group), f"retry.{naming.seconds(step)}")
 
 
 def step_of(name: str, topic: str, group: str) -> float | None:
     """Returns the seconds of a group's retry topic; None if this is not its retry topic."""
-    family = _family(topic, group)
-    found = _RETRY.fullmatch(name, len(family)) if name.startswith(family) else None
+    prefix = family(topic, group)
+    found = _RETRY.fullmatch(name, len(prefix)) if name.startswith(prefix) else None
     return None if found is None else float(found[1])
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from protoflow.config.url import TransportURL
+from protoflow.error_codes import TRANSPORT_OPTION
 from protoflow.errors import ConfigError
 from protoflow.transport.kit.security_options import CredentialOptions, TlsOptions
 from protoflow.transport.settings import TransportSettings
@@ -213,12 +214,16 @@ def _token_provider(options: KafkaOptions) -> Any:
     path = options.sasl_oauth_token_provider
     if path is None:
         if options.sasl_mechanism is SaslMechanism.OAUTHBEARER:
-            raise ConfigError("transport: kafka: oauthbearer needs sasl_oauth_token_provider")
+            raise ConfigError(
+                "transport: kafka: oauthbearer needs sasl_oauth_token_provider",
+                code=TRANSPORT_OPTION,
+            )
         return None
     module, _, factory = path.partition(":")
     try:
         return getattr(importlib.import_module(module), factory)()
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            "transport: kafka: sasl_oauth_token_provider must name a callable, package.module:name"
+            "transport: kafka: sasl_oauth_token_provider must name a callable, package.module:name",
+            code=TRANSPORT_OPTION,
         ) from error

@@ -13,9 +13,10 @@ from protoflow.errors import PublishError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
 from protoflow.transports.kafka.errors import publish_error
+from protoflow.transports.kafka.headers import Header
 from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.producers import Producers
-from protoflow.transports.kafka.record_encoder import EncodedRecord, RecordEncoder
+from protoflow.transports.kafka.record_encoder import RecordEncoder
 
 
 class _Batch:
@@ -24,32 +25,54 @@ class _Batch:
     Records are encoded at once, so that only bytes are kept.
     """
 
-    __slots__ = ("builder", "items")
+    __slots__ = ("_latest", "builder", "parts")
 
     def __init__(self, builder: BatchBuilder) -> None:
         self.builder = builder
-        self.items: list[tuple[Message, Submission, int]] = []
+        #: Messages and their indexes in a submission, in the order of the records.
+        self.parts: list[tuple[Submission, list[Message], list[int]]] = []
+        self._latest: Submission | None = None
 
-    def append(self, record: EncodedRecord, most: int) -> bool:
+    def append(self, message: Message, headers: list[Header], size: int, most: int) -> bool:
         """Writes a record; returns False if it does not fit into this many bytes."""
         builder = self.builder
-        if builder.record_count() and builder.size() + record.size > most:
+        if self._latest is not None and builder.size() + size > most:
             return False
-        written = builder.append(
-            timestamp=None, key=record.key, value=record.value, headers=record.headers
+        return (
+            builder.append(timestamp=None, key=message.key, value=message.payload, headers=headers)
+            is not None
         )
-        return written is not None
+
+    def expect(self, message: Message, submission: Submission, index: int) -> None:
+        """Notes the receiver of the result of the last record."""
+        if submission is not self._latest:
+            self._latest = submission
+            self.parts.append((submission, [], []))
+        _submission, messages, indexes = self.parts[-1]
+        messages.append(message)
+        indexes.append(index)
+
+    @property
+    def count(self) -> int:
+        """The number of messages."""
+        return sum(len(indexes) for _submission, _messages, indexes in self.parts)
 
     @property
     def is_open(self) -> bool:
         """Whether a caller still waits for one of the results."""
-        return any(submission.is_open(index) for _, submission, index in self.items)
+        return any(any(map(part.is_open, indexes)) for part, _messages, indexes in self.parts)
 
-    def settle(self, error: Exception | None, topic: str) -> None:
-        """Sets the result of every message."""
-        for message, submission, index in self.items:
-            size = len(message.payload or b"")
-            submission.done(index, publish_error(error, topic, size) if error else None)
+    def confirm(self) -> None:
+        """Notes that every message is published."""
+        for submission, _messages, indexes in self.parts:
+            submission.confirm(indexes)
+
+    def fail(self, error: Exception, topic: str) -> None:
+        """Sets the error of every message."""
+        for submission, messages, indexes in self.parts:
+            for message, index in zip(messages, indexes, strict=True):
+                size = len(message.payload or b"")
+                submission.done(index, publish_error(error, topic, size))
 
 
 class PartitionSender:
@@ -79,13 +102,14 @@ class PartitionSender:
         """Sends a message after those before it. Raises PublishRefusedError, or any error of
         writing a malformed message."""
         waiting = self._waiting
-        record = self._encoder.encode(message, self._topic)
+        headers, size = self._encoder.measure(message, self._topic)
         most = min(self._options.max_batch_size, self._encoder.limit(self._topic))
-        if not waiting or not waiting[-1].append(record, most):
+        batch = waiting[-1] if waiting else None
+        if batch is None or not batch.append(message, headers, size, most):
             batch = _Batch(self._producers.create_batch())
-            batch.append(record, most)
+            batch.append(message, headers, size, most)
             waiting.append(batch)
-        waiting[-1].items.append((message, submission, index))
+        batch.expect(message, submission, index)
         if self.task is None:
             self.task = asyncio.get_running_loop().create_task(self._work())
 
@@ -103,7 +127,7 @@ class PartitionSender:
                     if batch.is_open:  # a message that was given up must not be published later
                         await self._send(producer, batch)
                 except Exception as error:  # whatever the error is, later messages are sent
-                    (batch or self._waiting.popleft()).settle(error, self._topic)
+                    (batch or self._waiting.popleft()).fail(error, self._topic)
         finally:
             self.task = None
 
@@ -114,28 +138,29 @@ class PartitionSender:
             await self._producers.confirmed(sent)
         except MessageSizeTooLargeError as error:
             self._producers.replace()
-            if len(batch.items) == 1:
-                batch.settle(error, self._topic)
+            if batch.count == 1:
+                batch.fail(error, self._topic)
             else:
                 self._waiting.extendleft(reversed(self._one_by_one(batch)))
         except Exception as error:  # whatever the error is, no caller may wait for ever
             self._producers.replace()
-            batch.settle(error, self._topic)
+            batch.fail(error, self._topic)
         else:
-            batch.settle(None, self._topic)
+            batch.confirm()
 
     def _one_by_one(self, batch: _Batch) -> list[_Batch]:
         """Sends messages one by one if they were too large together, because some may fit."""
         singles = []
-        for message, submission, index in batch.items:
-            try:
-                record = self._encoder.encode(message, self._topic)
-            except PublishError as error:
-                submission.done(index, error)
-                continue
-            single = _Batch(self._producers.create_batch())
-            single.append(record, record.size)
-            single.builder.close()
-            single.items.append((message, submission, index))
-            singles.append(single)
+        for submission, messages, indexes in batch.parts:
+            for message, index in zip(messages, indexes, strict=True):
+                try:
+                    headers, size = self._encoder.measure(message, self._topic)
+                except PublishError as error:
+                    submission.done(index, error)
+                    continue
+                single = _Batch(self._producers.create_batch())
+                single.append(message, headers, size, size)
+                single.expect(message, submission, index)
+                single.builder.close()
+                singles.append(single)
         return singles

@@ -11,6 +11,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from protoflow.error_codes import UNCONFIRMED
 from protoflow.errors import PublishError
 from protoflow.transports.kafka.broker_queries import HEADROOM
 from protoflow.transports.kafka.connection import prefer_who_answers
@@ -70,7 +71,9 @@ class Producers:
             sent.result()
             return
         sent.add_done_callback(lambda late: late.cancelled() or late.exception())
-        raise PublishError("kafka: not confirmed by the broker; it may have been published")
+        raise PublishError(
+            "kafka: not confirmed by the broker; it may have been published", code=UNCONFIRMED
+        )
 
     def replace(self) -> None:
         """Creates a new producer after a failed batch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from protoflow.error_codes import UNCONFIRMED
 from protoflow.errors import PublishError
 from protoflow.transport.kit.submission import Submission
 
@@ -59,7 +60,8 @@ class Deadlines:
         while waiting and (waiting[0].future.done() or waiting[0].deadline <= loop.time()):
             waiting.popleft().finish(
                 PublishError(
-                    f"kafka: not confirmed within {self._seconds:g} s; it may have been published"
+                    f"kafka: not confirmed within {self._seconds:g} s; it may have been published",
+                    code=UNCONFIRMED,
                 )
             )
         if waiting:

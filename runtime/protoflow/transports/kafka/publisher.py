@@ -7,12 +7,14 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import TypeAlias
 
 from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.partitioner import murmur2
 
 from protoflow import wire
+from protoflow.error_codes import NO_DELAY, NO_SUBSCRIBER, NOT_OPEN
 from protoflow.errors import CapabilityError, PublishError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
@@ -22,7 +24,7 @@ from protoflow.transports.kafka.groups import has_group
 from protoflow.transports.kafka.partition_sender import PartitionSender
 from protoflow.transports.kafka.producers import Producers
 from protoflow.transports.kafka.publish_deadlines import Deadlines
-from protoflow.transports.kafka.record_encoder import RecordEncoder, physical_topic
+from protoflow.transports.kafka.record_encoder import RecordEncoder
 
 #: A waiting message, its partition if that is fixed, and the submission and index of its result.
 _Item: TypeAlias = tuple[Message, int | None, Submission, int]
@@ -34,6 +36,7 @@ _PATIENCE = 10.0
 _REMEMBERED = 1024
 #: Cached, because aiokafka's hash takes a microsecond for four bytes, and keys repeat.
 _hash = lru_cache(maxsize=4096)(murmur2)
+_delay = attrgetter("delay")
 
 
 def partition_of(key: bytes, partitions: int) -> int:
@@ -104,8 +107,10 @@ class KafkaPublisher:
         self, messages: Sequence[Message], partitions: Sequence[int] | None = None
     ) -> asyncio.Future[Sequence[PublishError | None]]:
         """Queues messages; `partitions` overrides the partitions of their keys."""
-        if any(message.delay > 0 for message in messages):
-            raise CapabilityError("kafka cannot delay messages: publish without delay")
+        if any(map(_delay, messages)) and any(message.delay > 0 for message in messages):
+            raise CapabilityError(
+                "kafka cannot delay messages: publish without delay", code=NO_DELAY
+            )
         submission = self._deadlines.submission(len(messages))
         topic: _Topic | None = None
         logical: str | None = None
@@ -120,22 +125,24 @@ class KafkaPublisher:
                     topic = None
                     continue
                 ready = topic.task is None and self._is_known(topic)
-            item = (message, partitions[index] if partitions else None, submission, index)
+            partition = partitions[index] if partitions else None
             if ready:
-                self._sort(topic, *item)
-                ready = self.encoder.knows(topic.name)
+                # A refusal makes the encoder forget the limit of the topic.
+                ready = self._sort(topic, message, partition, submission, index) or (
+                    self.encoder.knows(topic.name)
+                )
                 continue
-            topic.unsorted.append(item)
+            topic.unsorted.append((message, partition, submission, index))
             if topic.task is None:
                 topic.task = asyncio.get_running_loop().create_task(self._learn(topic))
         return submission.future
 
     def _open_topic(self, logical: str) -> _Topic:
         if self._closed:
-            raise PublishError("kafka: the transport is closed")
+            raise PublishError("kafka: the transport is closed", code=NOT_OPEN)
         if len(self._topics) >= _REMEMBERED:  # the names of topics may come from data
             self._topics = {name: item for name, item in self._topics.items() if item.is_busy}
-        topic = self._topics[logical] = _Topic(physical_topic(logical))
+        topic = self._topics[logical] = _Topic(self.encoder.physical(logical))
         return topic
 
     def _is_known(self, topic: _Topic) -> bool:
@@ -157,8 +164,8 @@ class KafkaPublisher:
         partition: int | None,
         submission: Submission,
         index: int,
-    ) -> None:
-        """Adds a message to the sender of its partition."""
+    ) -> bool:
+        """Adds a message to the sender of its partition; returns False if it has an error."""
         try:
             place = topic.partition_of(message.key) if partition is None else partition
             lane = topic.lanes.get(place)
@@ -171,6 +178,9 @@ class KafkaPublisher:
             submission.done(index, error)
         except Exception as error:  # an error in a message must not affect the others
             submission.done(index, malformed(error, topic.name))
+        else:
+            return True
+        return False
 
     async def _learn(self, topic: _Topic) -> None:
         """Queries partitions and limits of a topic, and sends the messages that wait for them."""
@@ -213,7 +223,8 @@ class KafkaPublisher:
         topic.has_group = await has_group(self._context.admin, topic.name)
         if not topic.has_group:
             raise PublishError(
-                f"kafka: no group consumes topic {topic.name}, and require_subscriber is set"
+                f"kafka: no group consumes topic {topic.name}, and require_subscriber is set",
+                code=NO_SUBSCRIBER,
             )
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.kafka import headers, names
@@ -12,10 +14,12 @@ from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import malformed, too_large
 from protoflow.transports.kafka.options import Compression
 
-#: The bytes of a batch besides its records, of a record besides key, value and headers, and of a
-#: header. The number of cached limits.
+#: The number of cached limits.
 _REMEMBERED = 4096
-_BATCH_OVERHEAD, _RECORD_OVERHEAD, _HEADER_OVERHEAD = 61, 21, 4
+#: The bytes of a batch besides its records.
+_BATCH_OVERHEAD = 61
+#: The highest number of bytes of a record with this key, value and headers.
+_record_size = DefaultRecordBatchBuilder.estimate_size_in_bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -58,40 +62,43 @@ class RecordEncoder:
         """Whether the limit of a physical topic is known."""
         return topic in self._limits
 
+    def physical(self, topic: str) -> str:
+        """Returns the topic at the broker. Raises PublishRefusedError for an invalid name."""
+        name = self._context.physical(topic)
+        if not names.is_valid(name):
+            raise PublishRefusedError(f"kafka: {topic!r} is not a valid topic name")
+        return name
+
     def limit(self, topic: str) -> int:
         """Returns the largest batch for a physical topic in bytes."""
         return self._limits.get(topic, self._context.options.max_request_size)
 
     def encode(self, message: Message, topic: str) -> EncodedRecord:
         """Returns the record. Raises PublishRefusedError for a message that no broker accepts."""
+        wanted, size = self.measure(message, topic)
+        return EncodedRecord(topic, message.payload, message.key, wanted, size)
+
+    def measure(self, message: Message, topic: str) -> tuple[list[headers.Header], int]:
+        """Returns the headers of a record and its size. Raises PublishRefusedError for a message
+        that no broker accepts, or any error of a malformed message."""
         value, key = message.payload, message.key
         if value is None and key is None:
             raise PublishRefusedError(f"kafka: topic {topic}: a tombstone needs a key")
         wanted = headers.write(message)
-        size = _BATCH_OVERHEAD + _RECORD_OVERHEAD + len(value or b"") + len(key or b"")
-        for name, text in wanted:
-            size += len(name) + len(text or b"") + _HEADER_OVERHEAD
+        size = _BATCH_OVERHEAD + _record_size(key, value, wanted)
         limit = self._limits.get(topic, size)
         if size > limit and self._is_exact(size):
             # The limit is queried again next time: an operator may raise it, and then waiting dead
             # letters must be sent.
             self._limits.pop(topic, None)
             raise too_large(topic, size, limit)
-        return EncodedRecord(topic, value, key, wanted, size)
+        return wanted, size
 
     def _is_exact(self, size: int) -> bool:
         """Whether the size is exact; a compressed message may fit above the limit."""
         options = self._context.options
         largest = options.max_request_size + HEADROOM
         return options.compression is Compression.NONE or size > largest
-
-
-def physical_topic(topic: str) -> str:
-    """Returns the topic at the broker. Raises PublishRefusedError for an invalid name."""
-    name = names.physical(topic)
-    if not names.is_valid(name):
-        raise PublishRefusedError(f"kafka: {topic!r} is not a valid topic name")
-    return name
 
 
 def checked(record: EncodedRecord) -> EncodedRecord:

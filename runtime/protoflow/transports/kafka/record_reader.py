@@ -17,6 +17,7 @@ from aiokafka.errors import (
     UnsupportedCodecError,
 )
 
+from protoflow.error_codes import POSITION_LOST
 from protoflow.errors import TransportError
 from protoflow.transport.kit.backoff import Backoff
 from protoflow.transports.kafka.assignment import Assignment
@@ -188,7 +189,8 @@ class RecordReader:
         if self._on_lost_position == "stop" and self._assignment is not None:
             error = TransportError(
                 f"kafka: the position is lost ({where}): messages were deleted before they were"
-                " read; set on_lost_position to earliest or latest, or set the group's offsets"
+                " read; set on_lost_position to earliest or latest, or set the group's offsets",
+                code=POSITION_LOST,
             )
             for topic in {tp.topic for tp in lost}:
                 self.end(topic, error)

@@ -23,11 +23,12 @@ def triggers(
 ) -> Iterator[ScalerTrigger]:
     """Yields the trigger of a subscription: one process for each `lag` messages."""
     options = parse_options(KafkaOptions, settings.url.query, settings.options, "kafka")
+    sources = settings.sources
     hosts = settings.url.hosts or [("localhost", None)]
     metadata = {
         "bootstrapServers": ",".join(f"{host}:{port or DEFAULT_PORT}" for host, port in hosts),
-        "consumerGroup": subscription.group,
-        "topic": names.physical(subscription.topic),
+        "consumerGroup": sources.consumer(subscription.topic, subscription.group),
+        "topic": sources.place(subscription.topic) or names.physical(subscription.topic),
         "lagThreshold": str(lag),
         "offsetResetPolicy": "latest" if subscription.start is Start.LATEST else "earliest",
     }

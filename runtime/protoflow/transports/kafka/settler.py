@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from protoflow.error_codes import UNCONFIRMED
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transports.kafka.partition import Partition
@@ -21,7 +22,7 @@ _REMEMBERED = 4096
 _ACK = Action.ACK
 _DONE = SettleResult.DONE
 _LOST = SettleResult.LOST
-_UNSURE = PublishError("kafka: publishing ended without an answer")
+_UNSURE = PublishError("kafka: publishing ended without an answer", code=UNCONFIRMED)
 
 
 class _Results:

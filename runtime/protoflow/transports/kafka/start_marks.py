@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import TransportError
 from protoflow.message import Delivery
 from protoflow.transports.kafka.errors import transport_error
@@ -63,7 +64,9 @@ class StartMarks:
 
     async def _durable(self, partition: Partition) -> None:
         if not partition.live or partition.leaving:
-            raise TransportError(f"kafka: {self._name}: {partition.tp} has moved away")
+            raise TransportError(
+                f"kafka: {self._name}: {partition.tp} has moved away", code=LEASE_LOST
+            )
         try:
             await self._write(partition)
         except Exception as error:

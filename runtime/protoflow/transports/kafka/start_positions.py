@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from aiokafka import TopicPartition
 
 from protoflow.contract.spec import Ordering, Start
+from protoflow.error_codes import OTHER_VERSION, POSITION_LOST
 from protoflow.errors import TopologyError, TransportError
 from protoflow.transports.kafka.broker_queries import topic_ids
 from protoflow.transports.kafka.commit_metadata import CommitMetadata, UnknownMetadataError
@@ -62,7 +63,8 @@ class StartPositions:
             raise TopologyError(
                 f"kafka: the positions of group {self._member.group} were written by another"
                 f" version of Protoflow (metadata {error}); let that version handle all messages,"
-                " then delete the group or set its offsets"
+                " then delete the group or set its offsets",
+                code=OTHER_VERSION,
             ) from error
         partitions = {}
         for tp, (offset, metadata) in places.items():
@@ -98,7 +100,8 @@ class StartPositions:
             raise TransportError(
                 f"kafka: group {self._member.group}: topic {tp.topic} was deleted and created"
                 f" again, so the position {where} is invalid; set on_lost_position to earliest or"
-                " latest, or set the group's offsets"
+                " latest, or set the group's offsets",
+                code=POSITION_LOST,
             )
         _log.warning(
             "a topic was deleted and created again, and the group begins again",

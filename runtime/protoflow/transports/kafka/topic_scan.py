@@ -10,10 +10,11 @@ from typing import TypeAlias, TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from protoflow.contract.spec import Start
-from protoflow.errors import TopologyError
+from protoflow.error_codes import TOPOLOGY_MISSING
+from protoflow.errors import ConfigError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord, number_of
 from protoflow.transports.kafka import headers
 from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
@@ -39,8 +40,8 @@ class TopicScan:
         Records of different partitions in the same poll are ordered by time.
         """
         consumer = self._consumer
-        open_ = {tp for tp in self._tps if starts.get(tp, 0) < ends.get(tp, 0)}
-        assigned = self._tps if follow else sorted(open_)
+        open_ = {tp for tp in starts if starts[tp] < ends[tp]}
+        assigned = sorted(starts) if follow else sorted(open_)
         if not assigned:
             return
         consumer.assign(assigned)
@@ -62,17 +63,34 @@ class TopicScan:
         ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._tps)
         return ends
 
-    async def starts(self, start: Start | float, ends: Offsets) -> dict[TopicPartition, int]:
-        """Returns the first offsets of a start: earliest, latest, or a time since the epoch."""
+    async def starts(self, start: Start | Point, ends: Offsets) -> dict[TopicPartition, int]:
+        """Returns the first offsets of a start: earliest, latest, a time since the epoch, or a
+        position `PARTITION/OFFSET`, or several with commas; other partitions are left out."""
         if start is Start.LATEST:
             return dict(ends)
         if not isinstance(start, float):
             first: dict[TopicPartition, int] = await self._consumer.beginning_offsets(self._tps)
-            return first
+            return first if isinstance(start, Start) else _offsets(start, first)
         at = await self._consumer.offsets_for_times(
             dict.fromkeys(self._tps, max(0, int(start * 1000)))
         )
         return {tp: at[tp].offset if at.get(tp) is not None else ends[tp] for tp in self._tps}
+
+
+def _offsets(position: str, first: Offsets) -> dict[TopicPartition, int]:
+    """Returns the offsets that a position names. Raises ConfigError."""
+    known = {str(tp.partition): tp for tp in first}
+    offsets: dict[TopicPartition, int] = {}
+    for part in position.split(","):
+        partition, _, offset = part.strip().partition("/")
+        if not offset or partition not in known:
+            raise ConfigError(
+                f"position {position}: write PARTITION/OFFSET, several with commas; the topic has "
+                f"the partitions {', '.join(known)}"
+            )
+        tp = known[partition]
+        offsets[tp] = max(first[tp], number_of(offset))
+    return offsets
 
 
 @contextlib.asynccontextmanager
@@ -80,7 +98,7 @@ async def open_scan(context: KafkaContext, topic: str) -> AsyncIterator[TopicSca
     """Opens a scan of a topic. Raises TopologyError if the topic is missing."""
     found = await describe(context.admin, [topic])
     if topic not in found:
-        raise TopologyError(f"kafka: topic {topic} is missing")
+        raise TopologyError(f"kafka: topic {topic} is missing", code=TOPOLOGY_MISSING)
     tps = [TopicPartition(topic, partition["partition"]) for partition in found[topic]]
     consumer = free_consumer(context)
     try:

@@ -23,7 +23,8 @@ class SubscriptionTopics:
         self, settings: SubscriptionSettings, ladder: Sequence[float], existing: Iterable[str] = ()
     ) -> None:
         self._settings = settings
-        self.main = names.physical(settings.topic)
+        source = settings.source
+        self.main = names.physical(settings.topic) if source is None else source.name
         self.rungs: dict[str, float] = {}
         self.earlier: Collection[str] = ()
         if not settings.broadcast:
@@ -35,7 +36,8 @@ class SubscriptionTopics:
 
     def _find_earlier(self, existing: Iterable[str]) -> tuple[str, ...]:
         found = []
-        for name in sorted(existing):
+        family = names.family(self._settings.topic, self._settings.group)
+        for name in sorted(name for name in existing if name.startswith(family)):
             step = names.step_of(name, self._settings.topic, self._settings.group)
             if step is not None and name not in self.rungs:
                 self.rungs[name] = step

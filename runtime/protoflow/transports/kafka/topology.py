@@ -29,6 +29,7 @@ from protoflow.transports.kafka.topics import SubscriptionTopics
 
 _log = logging.getLogger("protoflow.transports.kafka")
 _EXISTS = 36
+_THEIRS = "a source names it, so the program that owns it creates it, protoflow does not"
 _WEEK_MS = 7 * 24 * 3600 * 1000
 
 
@@ -39,6 +40,7 @@ class WantedTopic:
     Attributes:
         like: the topic with which it must share the number of partitions.
         roomy_for: the topic whose messages it must store together with hop state.
+        foreign: whether it belongs to other programs, so that it is only looked up.
     """
 
     name: str
@@ -47,6 +49,7 @@ class WantedTopic:
     configs: dict[str, str] = field(default_factory=dict)
     like: str | None = None
     roomy_for: str | None = None
+    foreign: bool = False
 
 
 def wanted_topics(topology: Topology, context: KafkaContext) -> list[WantedTopic]:
@@ -54,7 +57,7 @@ def wanted_topics(topology: Topology, context: KafkaContext) -> list[WantedTopic
     options = context.options
     wanted: dict[str, WantedTopic] = {}
 
-    def want(name: str, partitions: int | None, configs: dict[str, str], **more: str) -> None:
+    def want(name: str, partitions: int | None, configs: dict[str, str], **more: Any) -> None:
         topic = WantedTopic(
             name=name,
             partitions=partitions,
@@ -66,7 +69,7 @@ def wanted_topics(topology: Topology, context: KafkaContext) -> list[WantedTopic
 
     for settings in topology.subscriptions:
         topics = SubscriptionTopics(settings, context.settings.ladder)
-        want(topics.main, options.partitions, {})
+        want(topics.main, options.partitions, {}, foreign=settings.source is not None)
         for name, hold in topics.rungs.items():
             # A wait is counted from the broker's own time, and retention must exceed it.
             configs = {
@@ -81,7 +84,8 @@ def wanted_topics(topology: Topology, context: KafkaContext) -> list[WantedTopic
         for name in topics.dead:
             want(name, options.partitions, {"retention.ms": "-1"}, roomy_for=topics.main)
     for topic in topology.topics:
-        want(names.physical(topic), options.partitions, {})
+        foreign = context.settings.sources.of(topic) is not None
+        want(context.physical(topic), options.partitions, {}, foreign=foreign)
     return list(wanted.values())
 
 
@@ -102,12 +106,17 @@ async def ensure(topology: Topology, mode: TopologyMode, context: KafkaContext) 
     found = await describe(context.admin, [topic.name for topic in wanted])
     absent = [topic for topic in wanted if topic.name not in found]
     for topic in wanted:
-        if topic.name in found:
+        if topic.name in found and not topic.foreign:
             problems += _differences(topic, found)
     if mode is TopologyMode.VERIFY:
         lacking = await missing_topics(context, [topic.name for topic in absent])
-        problems += [f"topic {name} is missing" for name in lacking]
+        theirs = {topic.name for topic in absent if topic.foreign}
+        problems += [
+            f"topic {name} is missing{f'; {_THEIRS}' if name in theirs else ''}" for name in lacking
+        ]
         problems += _too_few(wanted, found)
+    elif missing := [topic.name for topic in absent if topic.foreign]:
+        problems += [f"topic {name} is missing; {_THEIRS}" for name in missing]
     elif not problems:
         problems += await create(absent, found, context)
         if not problems:
@@ -120,8 +129,8 @@ def shared_names(topology: Topology, context: KafkaContext) -> list[str]:
     """Returns names that two subscriptions would share: each would handle the other's messages."""
     owners: dict[str, str] = {}
     problems = []
-    others = {names.physical(settings.topic) for settings in topology.subscriptions}
-    others |= {names.physical(topic) for topic in topology.topics}
+    others = {context.physical(settings.topic) for settings in topology.subscriptions}
+    others |= {context.physical(topic) for topic in topology.topics}
     for settings in topology.subscriptions:
         topics = SubscriptionTopics(settings, context.settings.ladder)
         others |= set(topics.dead)

@@ -18,7 +18,6 @@ from protoflow.transports.kafka.record_encoder import (
     EncodedRecord,
     RecordEncoder,
     checked,
-    physical_topic,
 )
 
 _log = logging.getLogger("protoflow.transports.kafka")
@@ -92,7 +91,7 @@ async def encode_outputs(
 
 
 async def _encode(message: Message, encoder: RecordEncoder) -> EncodedRecord:
-    topic = physical_topic(message.topic)
+    topic = encoder.physical(message.topic)
     await encoder.learn(topic)
     try:
         return checked(encoder.encode(message, topic))

@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import NOT_OPEN, TOPOLOGY_MISSING
 from protoflow.errors import ConnectionFailedError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -24,7 +25,7 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.kafka import broker_queries
 from protoflow.transports.kafka.connection import prefer, reach
 from protoflow.transports.kafka.consumers import group_joining_timeout
@@ -78,9 +79,12 @@ class KafkaTransport:
             ordered_replays=True,
             lag=True,
             reads_topics=True,
+            keeps_settled=True,
             broadcast=True,
             max_message_bytes=options.max_request_size,
             proves_killers=True,
+            sources=True,
+            ordered_sources=True,
         )
 
     async def open(self) -> None:
@@ -180,7 +184,7 @@ class KafkaTransport:
         """Records the planned subscriptions, because a group is joined once for all its topics."""
         for settings in subscriptions:
             if not settings.broadcast:
-                planned = self._planned.setdefault(settings.group, [])
+                planned = self._planned.setdefault(self._opened().group_id(settings), [])
                 planned[:] = [item for item in planned if item.topic != settings.topic]
                 planned.append(settings)
 
@@ -189,7 +193,9 @@ class KafkaTransport:
         if self._publisher is None:
             future: asyncio.Future[Sequence[PublishError | None]]
             future = asyncio.get_running_loop().create_future()
-            future.set_result([PublishError("kafka: the transport is not open")] * len(messages))
+            future.set_result(
+                [PublishError("kafka: the transport is not open", code=NOT_OPEN)] * len(messages)
+            )
             return future
         return self._publisher.submit(messages)
 
@@ -225,16 +231,18 @@ class KafkaTransport:
         if missing := await broker_queries.missing_topics(context, list(wanted.all)):
             raise TopologyError(
                 f"kafka: topics are missing: {', '.join(missing)}; create them or start with"
-                " topology create"
+                " topology create",
+                code=TOPOLOGY_MISSING,
             )
         self._memberships = [item for item in self._memberships if not item.left]
+        group = context.group_id(settings)
         for membership in self._memberships:
-            mine = membership.member.group == settings.group and not settings.broadcast
+            mine = membership.member.group == group and not settings.broadcast
             if mine and not membership.serves(wanted.main):
                 return membership, wanted
         planned = [settings]
         if not settings.broadcast:
-            others = self._planned.get(settings.group, ())
+            others = self._planned.get(group, ())
             planned += [other for other in others if other.topic != settings.topic]
         every = dict.fromkeys(
             name
@@ -255,19 +263,24 @@ class KafkaTransport:
 
     def _opened(self) -> KafkaContext:
         if self._context is None:
-            raise ConnectionFailedError("kafka: the transport is not open")
+            raise ConnectionFailedError("kafka: the transport is not open", code=NOT_OPEN)
         return self._context
 
     def _opened_publisher(self) -> KafkaPublisher:
         if self._publisher is None:
-            raise ConnectionFailedError("kafka: the transport is not open")
+            raise ConnectionFailedError("kafka: the transport is not open", code=NOT_OPEN)
         return self._publisher
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `protoflow.transport.TopicReader`."""
-        return read_topic(self._opened(), topic, start, follow)
+        return read_topic(self._opened(), topic, start, end, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
         """See `protoflow.transport.MessageFinder`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protoflow.clock import Clock
+from protoflow.error_codes import NO_SUBSCRIBER
 from protoflow.errors import PublishError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transports.memory.broker import Broker, MemoryOptions
@@ -73,7 +74,8 @@ class BrokerClient:
             else:
                 errors.append(
                     PublishError(
-                        f"no group consumes {message.topic}, and require_subscriber is set"
+                        f"no group consumes {message.topic}, and require_subscriber is set",
+                        code=NO_SUBSCRIBER,
                     )
                 )
         return errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import TransportError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.transport.kit.wake_signal import WakeSignal
@@ -76,7 +77,9 @@ class MemorySubscription:
         """Adds one start mark, which the broker keeps."""
         with self._client.broker.lock:
             if not is_held(delivery):
-                raise TransportError(f"message {delivery.message.id} is held by another member")
+                raise TransportError(
+                    f"message {delivery.message.id} is held by another member", code=LEASE_LOST
+                )
             delivery.receipt.mark += 1
 
     async def clear(self, delivery: Delivery) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from protoflow.error_codes import LEASE_LOST, TOPOLOGY_MISSING
 from protoflow.errors import CapabilityError, PublishError, TopologyError, TransportError
 from protoflow.message import Message, Settlement
 from protoflow.transport.interface import (
@@ -74,7 +75,11 @@ class MemoryTransport(BrokerClient):
                 for topic in topology.topics:
                     self.broker.topic(topic)
                 for settings in topology.subscriptions:
-                    self._join(settings)
+                    # A broadcast group belongs to its member; nobody would empty another one.
+                    if settings.broadcast:
+                        self._make_dead_letters(settings)
+                    else:
+                        self._join(settings)
             elif mode is TopologyMode.VERIFY:
                 self._verify(topology)
 
@@ -88,7 +93,7 @@ class MemoryTransport(BrokerClient):
             and (item.topic not in topics or item.group not in topics[item.topic].groups)
         ]
         if missing:
-            raise TopologyError(f"missing in memory: {', '.join(missing)}")
+            raise TopologyError(f"missing in memory: {', '.join(missing)}", code=TOPOLOGY_MISSING)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes immediately."""
@@ -148,7 +153,9 @@ class MemoryTransport(BrokerClient):
                 if error is not None:
                     raise error
             if any(check(settlement) is not None for settlement in transaction.settlements):
-                raise TransportError("a delivery of the transaction was settled before")
+                raise TransportError(
+                    "a delivery of the transaction was settled before", code=LEASE_LOST
+                )
             self.broker.publish(transaction.messages, self.options, self.clock.now())
             self.settle(transaction.settlements)
 

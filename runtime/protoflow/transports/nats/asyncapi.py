@@ -70,20 +70,23 @@ class JetStreamBindings(_ServerBindings):
     def __init__(self, settings: TransportSettings) -> None:
         options = parse_options(JetStreamOptions, settings.url.query, settings.options, "jetstream")
         super().__init__(settings, options)
-        self._names = JetStreamNames(options.prefix, options.shards)
+        self._names = JetStreamNames(options.prefix, options.shards, settings.sources)
 
     def address(self, topic: str) -> str:
         """Returns the subject; for a topic with shards, the common prefix of their subjects."""
+        if self._names.source(topic):
+            return self._names.all_of(topic)
         return f"{self._names.prefix}.{tokens(topic)}"
 
     def channel(self, topic: str, role: str) -> Fields:
         """Returns the stream and its subjects."""
-        subjects = self._names.subjects(topic)
+        names = self._names
+        subjects = [names.all_of(topic)] if names.source(topic) else names.subjects(topic)
         return {"x-protoflow": {"stream": self._names.stream(topic), "subjects": subjects}}
 
     def receive(self, topic: str, group: str) -> Fields:
         """Returns the durable consumers of the group."""
-        return {"x-protoflow": {"durables": self._names.durables(group)}}
+        return {"x-protoflow": {"durables": self._names.consumers(topic, group)}}
 
     def retries(self, topic: str, group: str, *, waits: bool) -> RetryChannel | None:
         """Returns the subject of the stream that keeps the group's retries."""

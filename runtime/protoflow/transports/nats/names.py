@@ -24,6 +24,7 @@ import zlib
 from itertools import count
 
 from protoflow.contract.names import without_dots
+from protoflow.contract.topic_source import TopicSource, TopicSources
 
 #: A server takes 255 characters: prefix, role, and the name itself.
 _PREFIX_LIMIT = 60
@@ -70,10 +71,12 @@ class JetStreamNames:
     Args:
         prefix: the prefix of all names.
         shards: the number of subjects of a topic.
+        sources: the streams of other programs that topics are consumed from.
     """
 
-    def __init__(self, prefix: str, shards: int = 1) -> None:
+    def __init__(self, prefix: str, shards: int = 1, sources: TopicSources | None = None) -> None:
         self.prefix = prefix
+        self._sources = sources or TopicSources()
         self.shards = shards
         self._flat = without_dots(prefix, _PREFIX_LIMIT)
         self._unique = f"{uuid.uuid4().hex[:16]}-{{:x}}"
@@ -94,6 +97,8 @@ class JetStreamNames:
 
     def stream(self, topic: str) -> str:
         """Returns the stream of a topic, a retry address or a replay address."""
+        if source := self._sources.of(topic):
+            return source.name
         if topic.startswith(_REPLAY):
             topic = topic[len(_REPLAY) :].partition(".")[2]
         if topic.startswith(_RETRY):
@@ -120,7 +125,11 @@ class JetStreamNames:
         return [f"{plain}.={shard}" for shard in range(self.shards)]
 
     def subject(self, topic: str, key: bytes | None = None) -> str:
-        """Returns the subject of a message; without a key, any shard is used."""
+        """Returns the subject of a message; without a key, any shard is used. Raises ValueError."""
+        if self._sources and (source := self._sources.of(topic)):
+            if source.subject:
+                return source.subject
+            raise ValueError(f"set topics.{topic!r}.source.subject to publish to {source.name}")
         plain = f"{self.prefix}.{tokens(topic)}"
         if self.shards == 1 or _is_retry(topic):
             return plain
@@ -128,7 +137,9 @@ class JetStreamNames:
         return f"{plain}.={lane % self.shards}"
 
     def all_of(self, topic: str) -> str:
-        """Returns the filter for every shard of a topic."""
+        """Returns the filter for every shard of a topic, or for its source."""
+        if source := self._sources.of(topic):
+            return source.subject or ">"
         plain = f"{self.prefix}.{tokens(topic)}"
         return plain if self.shards == 1 or _is_retry(topic) else f"{plain}.*"
 
@@ -147,6 +158,16 @@ class JetStreamNames:
     def mark(self, topic: str, group: str, sequence: int | str) -> str:
         """Returns the subject of a message's start marks; its sequence names the consumer."""
         return f"{self.prefix}.{_RETRY}{self.group_token(group)}.{_MARK}.{tokens(topic)}.{sequence}"
+
+    def source(self, topic: str) -> TopicSource | None:
+        """Returns the stream of other programs that a topic is consumed from; None: its own."""
+        return self._sources.of(topic)
+
+    def consumers(self, topic: str, group: str) -> list[str]:
+        """Returns the consumers with which a group consumes a topic or its source."""
+        if source := self._sources.of(topic):
+            return [source.consumer or self.group_token(group)]
+        return self.durables(group)
 
     def durables(self, group: str) -> list[str]:
         """Returns the durables of a group on a topic, one for each shard."""

@@ -22,8 +22,8 @@ def triggers(
     """
     options = parse_options(JetStreamOptions, settings.url.query, settings.options, "jetstream")
     host = next(iter(settings.url.hosts), ("localhost", None))[0]
-    names = JetStreamNames(options.prefix, options.shards)
-    for durable in names.durables(subscription.group):
+    names = JetStreamNames(options.prefix, options.shards, settings.sources)
+    for durable in names.consumers(subscription.topic, subscription.group):
         yield ScalerTrigger(
             type="nats-jetstream",
             metadata={

@@ -8,6 +8,7 @@ a lease. Rows are written once and never updated; they go with their partition.
 from __future__ import annotations
 
 from protoflow.config.options import parse_options
+from protoflow.error_codes import TRANSPORT_URL
 from protoflow.errors import ConfigError
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.postgresql.options import PostgresOptions
@@ -20,5 +21,7 @@ def create(settings: TransportSettings) -> Transport:
     """A transport for `postgresql://host:5432/database`."""
     options = parse_options(PostgresOptions, settings.url.query, settings.options, "postgresql")
     if "/" in settings.url.path.removeprefix("/"):
-        raise ConfigError("transport: postgresql: the path of the URL must be one database")
+        raise ConfigError(
+            "transport: postgresql: the path of the URL must be one database", code=TRANSPORT_URL
+        )
     return PostgresTransport(settings, options)

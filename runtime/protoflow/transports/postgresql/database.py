@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import asyncpg
 
+from protoflow.error_codes import NOT_OPEN
 from protoflow.errors import AuthenticationError, ConnectionFailedError, TransportError
 from protoflow.transport.kit.supervisor import describe
 from protoflow.transport.settings import TransportSettings
@@ -168,7 +169,7 @@ class Database:
     async def _connection(self) -> AsyncIterator[Any]:  # Any: asyncpg has no types
         """A connection of the pool. Raises TransportError."""
         if self._pool is None:
-            raise TransportError("the transport is not open")
+            raise TransportError("the transport is not open", code=NOT_OPEN)
         try:
             async with self._pool.acquire(timeout=self.options.command_timeout) as connection:
                 yield connection

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 
+from protoflow.error_codes import POSITION_LOST
 from protoflow.errors import TransportError
 from protoflow.transports.postgresql import members, positions
 from protoflow.transports.postgresql.database import Database
@@ -56,7 +57,8 @@ async def recover(database: Database, member: Membership, policy: str) -> None:
         if policy == "stop":
             raise TransportError(
                 f"the position of a group of {group.topic_name} lies beyond the last transaction "
-                "of the server; set on_lost_position to earliest or latest"
+                "of the server; set on_lost_position to earliest or latest",
+                code=POSITION_LOST,
             )
         await connection.execute(database.sql(_SHIFT))
         position = positions.START

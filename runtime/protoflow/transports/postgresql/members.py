@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from protoflow.contract.spec import Ordering, Start
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import ProtoflowError, TopologyError, TransportError
 from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.postgresql import positions, transaction_ids
@@ -246,7 +247,9 @@ class Membership:
                 self._database.sql(_CLAIMING), self.id, str(self._database.idle_timeout)
             )
             if xid is None:
-                raise TransportError(f"the lease of this member of {self.group.topic_name} ended")
+                raise TransportError(
+                    f"the lease of this member of {self.group.topic_name} ended", code=LEASE_LOST
+                )
             yield connection, xid
 
     async def leave(self) -> None:

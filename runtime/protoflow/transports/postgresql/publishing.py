@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from protoflow.database.interface import Insertion
+from protoflow.error_codes import NO_SUBSCRIBER
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
@@ -53,7 +54,8 @@ async def insertion(database: Database, limits: Limits, messages: Sequence[Messa
     topics = {*columns.topics}
     if database.settings.require_subscriber and (missing := await unsubscribed(database, topics)):
         raise PublishError(
-            f"no group consumes {', '.join(sorted(missing))}, and require_subscriber is set"
+            f"no group consumes {', '.join(sorted(missing))}, and require_subscriber is set",
+            code=NO_SUBSCRIBER,
         )
     values = columns.values(await database.topic_ids(topics))
     return Insertion(database.sql(_PUBLISH), [values] if messages else [])
@@ -141,7 +143,9 @@ class Publisher:
         refused: dict[str, PublishError] = {}
         if database.settings.require_subscriber:
             refused = {
-                topic: PublishError(f"no group consumes {topic}, and require_subscriber is set")
+                topic: PublishError(
+                    f"no group consumes {topic}, and require_subscriber is set", code=NO_SUBSCRIBER
+                )
                 for topic in await unsubscribed(database, {*columns.topics})
             }
         kept = columns.without(refused) if refused else columns

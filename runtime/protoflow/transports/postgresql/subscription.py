@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from protoflow.contract.spec import Ordering
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery
 from protoflow.transport.interface import SubscriptionListener
@@ -95,7 +96,9 @@ class PostgresSubscription(QueueSubscription):
     async def mark(self, delivery: Delivery) -> None:
         """Adds one start mark to the row."""
         if not self.leases.holds(delivery) or not await self.membership.renew():
-            raise TransportError(f"the lease of message {delivery.message.id} was lost")
+            raise TransportError(
+                f"the lease of message {delivery.message.id} was lost", code=LEASE_LOST
+            )
         receipt = delivery.receipt
         if isinstance(receipt, InWaiting):
             await self._database.fetch(_MARK_WAITING, receipt.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protoflow.error_codes import OTHER_VERSION, TOPOLOGY_MISSING
 from protoflow.errors import ConnectionFailedError, TopologyError, TransportError
 from protoflow.transports.postgresql import schema, transaction_ids
 from protoflow.transports.postgresql.database import Connection, Database
@@ -29,12 +30,14 @@ async def check(database: Database, create: bool) -> None:
     if version is None:
         raise ConnectionFailedError(
             f"{where} has no tables of Protoflow; run `protoflow topology apply` with a role that "
-            "may create them"
+            "may create them",
+            code=TOPOLOGY_MISSING,
         )
     if version != schema.VERSION:
         what = "run `protoflow topology apply`" if version < schema.VERSION else "update Protoflow"
         raise ConnectionFailedError(
-            f"{where} has version {version}, and this Protoflow needs {schema.VERSION}; {what}"
+            f"{where} has version {version}, and this Protoflow needs {schema.VERSION}; {what}",
+            code=OTHER_VERSION,
         )
     await transaction_ids.check_server(database)
 
@@ -55,7 +58,8 @@ async def apply(database: Database) -> None:
         if version > schema.VERSION:
             raise TopologyError(
                 f"schema {database.schema} has version {version}, and this Protoflow knows "
-                f"{schema.VERSION}; update Protoflow"
+                f"{schema.VERSION}; update Protoflow",
+                code=OTHER_VERSION,
             )
         for step in range(version, schema.VERSION):
             await connection.execute(database.sql(schema.MIGRATIONS[step]))

@@ -7,33 +7,44 @@ import heapq
 from collections.abc import AsyncIterator
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord, is_within, number_of
 from protoflow.transports.postgresql import positions
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.rows import read_message
 from protoflow.transports.postgresql.schema import BUCKETS
 
 _PAGE = 20
+_LARGEST = (1 << 63) - 1
 _ALL = [*range(BUCKETS)]
 
 
 async def read_topic(
-    database: Database, topic: str, start: Start | float, follow: bool
+    database: Database,
+    topic: str,
+    start: Start | Point,
+    end: Point | None = None,
+    *,
+    follow: bool,
 ) -> AsyncIterator[TopicRecord]:
     """Yields the messages of a topic; see `TopicReader`."""
     rows = await database.fetch("SELECT id FROM {s}.topics WHERE name = $1", topic)
     if not rows:
-        raise TopologyError(f"topic {topic} is missing")
+        raise TopologyError(f"topic {topic} is missing", code=TOPOLOGY_MISSING)
     number = rows[0][0]
     place = positions.START
     if start is Start.LATEST:
         place = positions.end(await positions.open_batch(database))
+    first = _number(start, 0)
+    last = _number(end, _LARGEST)
     while True:
         opening = await positions.open_batch(database)
-        place = positions.next_batch(place, opening)
+        place = positions.next_batch(place, opening)._replace(seq=max(0, first - 1))
         async for record in _batch(database, topic, number, place):
-            if not isinstance(start, float) or record.time >= start:
+            if int(record.position) >= last:
+                break
+            if is_within(record.time, start, end):
                 yield record
         if not follow:
             return
@@ -41,6 +52,12 @@ async def read_topic(
         while seen is not None:
             await asyncio.sleep(database.options.poll_interval)  # the server sends no notice
             seen = await positions.look_again(database, number, _ALL, seen)
+
+
+def _number(point: Start | Point | None, otherwise: int) -> int:
+    if isinstance(point, Start) or not isinstance(point, str):
+        return otherwise
+    return min(number_of(point), _LARGEST)
 
 
 async def _batch(

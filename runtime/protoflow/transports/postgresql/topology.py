@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protoflow.contract.spec import Ordering
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
 from protoflow.transport.settings import SubscriptionSettings, Topology
@@ -78,7 +79,7 @@ async def lag(database: Database, topic: str, name: str) -> Lag:
     """Returns how much of a topic a group has not finished. Raises TopologyError."""
     group = await members.find_group(database, topic, name)
     if group is None:
-        raise TopologyError(f"group {name} of topic {topic} does not exist")
+        raise TopologyError(f"group {name} of topic {topic} does not exist", code=TOPOLOGY_MISSING)
     places, finished = await _places(database, group)
     count, oldest = await positions.count_unread(database, group.topic, places)
     ((waiting, oldest_waiting, claimed, now),) = await database.fetch(_OTHERS, group.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import TransportError
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.transport.kit.settlement_batch import SettlementBatch
@@ -56,7 +57,9 @@ class PostgresTransaction:
                 (each for each in self._holders if each.leases.holds(settlement.delivery)), None
             )
             if holder is None:
-                raise TransportError("the lease of a delivery was lost, or it was settled before")
+                raise TransportError(
+                    "the lease of a delivery was lost, or it was settled before", code=LEASE_LOST
+                )
             self._settled.setdefault(holder, []).append(settlement)
             batch = holder.settling((settlement,))
             holder.holdings.begin(batch.accepted)
@@ -75,7 +78,8 @@ class PostgresTransaction:
             written = await holder.settler.write(self._connection, settlements, topics[holder])
             if {*written.results} != {SettleResult.DONE}:
                 raise TransportError(
-                    "a delivery could not be settled: its lease was lost, or an output refused"
+                    "a delivery could not be settled: its lease was lost, or an output refused",
+                    code=LEASE_LOST,
                 )
             self._written.append((holder, written))
             self.topics |= {*written.topics}

@@ -9,6 +9,7 @@ from typing import Final
 
 from protoflow.contract.spec import Start
 from protoflow.database.interface import Dialect, Insertion
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -22,7 +23,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.postgresql import tables
 from protoflow.transports.postgresql import topology as topologies
 from protoflow.transports.postgresql.database import Database
@@ -65,6 +66,7 @@ class PostgresTransport:
             max_message_bytes=options.max_message_bytes,
             proves_killers=True,
             reads_topics=True,
+            keeps_settled=True,
             ordered_replays=True,
         )
         self.creates_tables = settings.topology is TopologyMode.CREATE
@@ -132,7 +134,8 @@ class PostgresTransport:
             if lacking:
                 raise TopologyError(
                     f"missing in schema {self._database.schema}: {', '.join(lacking)}; start once"
-                    " with topology mode create"
+                    " with topology mode create",
+                    code=TOPOLOGY_MISSING,
                 )
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
@@ -172,10 +175,15 @@ class PostgresTransport:
         return self._database.problem if self._notifications else "the transport is not open"
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `protoflow.transport.TopicReader`."""
-        return read_topic(self._database, topic, start, follow)
+        return read_topic(self._database, topic, start, end, follow=follow)
 
     async def lag(self, topic: str, group: str) -> Lag:
         """What the group has not finished."""

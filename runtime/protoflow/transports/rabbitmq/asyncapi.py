@@ -28,7 +28,7 @@ class RabbitMQBindings(Bindings):
         self._ladder = settings.ladder
         options = parse_options(RabbitMQOptions, settings.url.query, settings.options, "rabbitmq")
         self._options = options
-        self._names = Names(options.exchange, options.shards)
+        self._names = Names(options.exchange, options.shards, settings.sources)
         self._vhost = settings.url.path.removeprefix("/") or "/"
 
     def servers(self) -> Fields:
@@ -64,11 +64,9 @@ class RabbitMQBindings(Bindings):
 
     def receive(self, topic: str, group: str) -> Fields:
         """Returns the queue of the group, for which AMQP's binding has no field."""
-        own, shards = self._names.of(topic, group), range(self._options.shards)
-        queues = [own.queue(shard) for shard in shards]
         return {
             "bindings": {"amqp": {"ack": True, **_VERSION}},
-            "x-protoflow": {"queues": queues},
+            "x-protoflow": {"queues": self._names.of(topic, group).queues},
         }
 
     def send(self) -> Fields:

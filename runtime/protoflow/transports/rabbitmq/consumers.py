@@ -46,7 +46,7 @@ class Consumers:
     """
 
     def __init__(self, context: SubscriptionContext) -> None:
-        self.shards = 1 if context.settings.broadcast else context.names.shards
+        self.shards = 1 if context.settings.broadcast else len(context.own.queues)
         self.marks = StartMarks(context) if context.ordered else None
         self.problem: str | None = None
         self._context = context
@@ -78,7 +78,7 @@ class Consumers:
 
     async def consume(self, session: Session) -> None:
         """Starts the allowed consumers. Raises FAILURES and TransportError."""
-        queues = [*map(self._context.own.queue, range(self.shards))]
+        queues = self._context.own.queues
         if self._context.settings.broadcast:
             queues = [await self._own_queue(session.channel)]
         session.channel.tap()

@@ -11,6 +11,7 @@ from functools import partial
 from pamqp.commands import Queue as Methods
 
 from protoflow import wire
+from protoflow.error_codes import HELD_DEAD_LETTERS
 from protoflow.errors import TransportError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
@@ -76,7 +77,8 @@ class RabbitMQDeadLetterStore:
         if consumers and not waiting:
             raise TransportError(
                 f"the dead letters of {topic} may be held by another tool, which consumes the "
-                f"queue {queue}; stop its consumers and try again"
+                f"queue {queue}; stop its consumers and try again",
+                code=HELD_DEAD_LETTERS,
             )
         return waiting
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import TransportError
 from protoflow.message import Delivery, Settlement, SettleResult
 from protoflow.transports.rabbitmq.context import SubscriptionContext
@@ -123,7 +124,9 @@ class Isolation:
         elif not self._broadcast:
             await self._solo.write(delivery, delivery.receipt.marks + 1)
             if not self._solo.holds(delivery):
-                raise TransportError("the message to be run alone is no longer held here")
+                raise TransportError(
+                    "the message to be run alone is no longer held here", code=LEASE_LOST
+                )
 
     async def _clear(self, delivery: Delivery) -> None:
         if self._marks is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protoflow.error_codes import NO_DELAY, TOO_LARGE
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.rabbitmq.delayed_publishing import MAX_DELAY
@@ -38,11 +39,13 @@ class Limits:
             return PublishRefusedError(
                 f"message {message.id} to {message.topic} has {size} bytes, more than the "
                 f"{self.max_bytes} that rabbitmq takes; make it smaller, or raise "
-                "max_message_size at the server and option max_message_bytes"
+                "max_message_size at the server and option max_message_bytes",
+                code=TOO_LARGE,
             )
         if message.delay > MAX_DELAY:
             return PublishRefusedError(
                 f"message {message.id} to {message.topic} has a delay of {message.delay:.0f} s, "
-                f"more than the {MAX_DELAY:.0f} s that rabbitmq can keep"
+                f"more than the {MAX_DELAY:.0f} s that rabbitmq can keep",
+                code=NO_DELAY,
             )
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from protoflow.error_codes import UNCONFIRMED
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.rabbitmq.pending import Entry, Key, Result
@@ -105,5 +106,6 @@ class Losses:
 
 def _unknown(entry: Entry, text: str) -> PublishError:
     return PublishError(
-        f"rabbitmq did not confirm {entry}, so whether it was stored is unknown: {text}"
+        f"rabbitmq did not confirm {entry}, so whether it was stored is unknown: {text}",
+        code=UNCONFIRMED,
     )

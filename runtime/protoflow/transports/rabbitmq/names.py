@@ -10,6 +10,7 @@ same.
 from __future__ import annotations
 
 from protoflow.contract.names import fit
+from protoflow.contract.topic_source import TopicSources
 
 _LIMIT = 255  # the limit in bytes of names and of routing keys
 #: The number of bits of a delay.
@@ -17,11 +18,12 @@ DELAY_BITS = 26
 
 
 class Names:
-    """The names below one exchange."""
+    """The names below one exchange, and the queues of other programs that stand for topics."""
 
-    def __init__(self, exchange: str, shards: int) -> None:
+    def __init__(self, exchange: str, shards: int, sources: TopicSources | None = None) -> None:
         self.exchange = exchange
         self.shards = shards
+        self.sources = sources or TopicSources()
         #: The prefix of queue names.
         self.owner = f"{exchange}/"
         #: The exchange to which the broker sends messages that were delivered too often.
@@ -38,7 +40,8 @@ class Names:
 
     def of(self, topic: str, group: str) -> GroupNames:
         """Returns the names of a group of a topic."""
-        return GroupNames(f"{self.exchange}/{topic}/{group}", self.shards)
+        source = self.sources.place(topic)
+        return GroupNames(f"{self.exchange}/{topic}/{group}", self.shards, source)
 
     def delay(self, bit: int) -> str:
         """Returns the exchange and the queue of one delay bit; -1 is the place of due messages."""
@@ -65,6 +68,8 @@ class Names:
         """Returns the exchange and the routing key of a topic, or of an address within a group."""
         if "/" in address:
             return self.retry, address
+        if self.sources and (queue := self.sources.place(address)):
+            return "", queue  # the default exchange, which routes to a queue by its name
         return self.exchange, self.routing_key(address)
 
     def group_of(self, queue: str) -> tuple[str, str] | None:
@@ -83,10 +88,13 @@ class GroupNames:
         address: the queue of the group or, if it has shards, the exchange before them. It is used
             as the topic of a message that is only for this group.
         solo: the queue of an unordered group's messages that must run alone.
+        source: the queue of other programs that is consumed, too; empty: none. Then the group's own
+            queue gets only its retries and replays.
     """
 
-    def __init__(self, name: str, shards: int) -> None:
+    def __init__(self, name: str, shards: int, source: str = "") -> None:
         self._name = name
+        self.source = source
         self.shards = range(shards)
         self.address = fit(name, _LIMIT)
         self.solo = self._part("solo")
@@ -94,6 +102,11 @@ class GroupNames:
     def queue(self, shard: int) -> str:
         """Returns the queue of one shard; a single shard is the group's queue."""
         return self.address if len(self.shards) == 1 else self.shard(shard)
+
+    @property
+    def queues(self) -> list[str]:
+        """Returns all consumed queues, those of the shards first."""
+        return [*map(self.queue, self.shards), *((self.source,) if self.source else ())]
 
     def shard(self, shard: int) -> str:
         """Returns the queue of a shard if there are several."""

@@ -57,12 +57,13 @@ class TopologyPlanner:
     def _add_group(self, plan: Plan, settings: SubscriptionSettings, own: GroupNames) -> None:
         names, topic, address = self._names, settings.topic, own.address
         sharded = names.shards > 1
-        for source, key in (
-            (names.exchange, names.routing_key(topic)),
-            (names.delay(-1), names.delayed_key("*" * DELAY_BITS, topic)),
-            (names.retry, address),
-            (names.back, address),
-        ):
+        routes = [(names.retry, address), (names.back, address)]
+        if own.source:
+            plan.foreign[own.source] = f"which `topics.{topic!r}.source` names"
+        else:
+            due = names.delayed_key("*" * DELAY_BITS, topic)
+            routes += (names.exchange, names.routing_key(topic)), (names.delay(-1), due)
+        for source, key in routes:
             plan.add(Binding(source=source, target=address, key=key, to_exchange=sharded))
         if sharded:
             by_key: Arguments = {"hash-header": KEY}

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Collection, Sequence
 
+from protoflow.error_codes import UNCONFIRMED
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.interface import TopologyMode, TransportSettings
@@ -91,7 +92,11 @@ class Publisher:
             self._channel = None
             self._waiting.clear()
             for entry in entries:
-                entry.done(PublishError("the transport was closed before rabbitmq confirmed it"))
+                entry.done(
+                    PublishError(
+                        "the transport was closed before rabbitmq confirmed it", code=UNCONFIRMED
+                    )
+                )
         await asyncio.gather(*tasks, return_exceptions=True)
         if channel is not None:
             await channel.leave()
@@ -150,7 +155,8 @@ class Publisher:
     def _encode(self, channel: Channel, entry: Entry, now: float) -> bytes:
         message = entry.message
         exchange, routing_key = self._route(message)
-        mandatory = message.mandatory or self._unrouted.asks(entry)
+        # Without an exchange, the message goes to a queue of other programs, which must exist.
+        mandatory = message.mandatory or not exchange or self._unrouted.asks(entry)
         route = frames.route(exchange, routing_key, mandatory)
         flags, properties = codec.encode(message, now, self._names.owner)
         if not frames.header_fits(properties, channel.frame_max):
@@ -163,6 +169,8 @@ class Publisher:
 
     def _route(self, message: Message) -> tuple[str, str]:
         if message.delay > 0:
+            if queue := self._names.sources.place(message.topic):
+                raise ValueError(f"queue {queue} keeps no delays; publish it when it is due")
             return self._names.delayed(message.topic, units(message.delay))
         return self._names.route(message.topic)
 

@@ -19,14 +19,14 @@ def triggers(
     The scaler reads the URL from the environment of the service.
     """
     options = parse_options(RabbitMQOptions, settings.url.query, settings.options, "rabbitmq")
-    own = Names(options.exchange, options.shards).of(subscription.topic, subscription.group)
-    for shard in range(options.shards):
+    names = Names(options.exchange, options.shards, settings.sources)
+    for queue in names.of(subscription.topic, subscription.group).queues:
         yield ScalerTrigger(
             type="rabbitmq",
             metadata={
                 "protocol": "amqp",
                 "hostFromEnv": "PROTOFLOW_TRANSPORT",
-                "queueName": own.queue(shard),
+                "queueName": queue,
                 "mode": "QueueLength",
                 "value": str(lag),
             },

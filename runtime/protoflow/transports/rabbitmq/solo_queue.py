@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pamqp.commands import Basic
 
 from protoflow import wire
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transports.rabbitmq import codec
@@ -144,7 +145,9 @@ class SoloQueue:
         attempts = _attempts(delivery.message)
         await self._put(delivery.message, *attempts, token=token, marks=marks)
         if not self.holds(delivery):
-            raise TransportError(f"queue {self._queue}: the channel of the message was lost")
+            raise TransportError(
+                f"queue {self._queue}: the channel of the message was lost", code=LEASE_LOST
+            )
         tag = delivery.receipt.tag
         session.ack(tag)
         await session.settled()

@@ -18,6 +18,7 @@ from protoflow.transports.rabbitmq.names import Names
 
 Arguments: TypeAlias = dict[str, str | int | bool]
 _FIX = "create it by starting once with topology mode create"
+_THEIRS = "the program that owns it declares it, protoflow does not"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,7 @@ class Plan:
         exchanges: exchanges by name.
         queues: queues by name.
         bindings: bindings.
+        foreign: queues of other programs, each with the setting that names it. They must exist.
         absent: queues that must not exist, each with the problem that it shows.
         together: pairs of queues of which either both or none must exist, each with the problem.
     """
@@ -103,6 +105,7 @@ class Plan:
     exchanges: dict[str, Exchange] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
     bindings: dict[Binding, None] = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     together: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -154,6 +157,12 @@ class TopologyManager:
             for first, last, reason in plan.together:
                 if await self._exists(first) != await self._exists(last):
                     self._problems.append(reason)
+            for name, reason in plan.foreign.items():
+                try:
+                    if not await self._exists(name):
+                        self._problems.append(f"queue {name} is missing, {reason}; {_THEIRS}")
+                except ValueError:  # of the client library
+                    self._problems.append(f"queue {name}, {reason}: AMQP names no queue like this")
             if not self._problems:
                 await self._ensure(plan, mode)
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 
+from protoflow.error_codes import SERVER_TOO_OLD, TOPOLOGY_MISSING
 from protoflow.errors import ConnectionFailedError, PublishError, TopologyError, TransportError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -45,7 +46,7 @@ class RabbitMQTransport:
     def __init__(self, settings: TransportSettings, options: RabbitMQOptions) -> None:
         self._settings = settings
         self._options = options
-        self._names = Names(options.exchange, options.shards)
+        self._names = Names(options.exchange, options.shards, settings.sources)
         self._out = Link(settings, options, "publisher")
         self._in = Link(settings, options, "consumer")
         self._publisher = Publisher(self._out, self._names, settings, options)
@@ -71,6 +72,7 @@ class RabbitMQTransport:
             lag=True,
             broadcast=True,
             proves_killers=True,
+            sources=True,
             max_message_bytes=options.max_message_bytes,
         )
 
@@ -82,7 +84,8 @@ class RabbitMQTransport:
             if self._version < _OLDEST:
                 raise ConnectionFailedError(
                     f"rabbitmq at {self._settings.url.safe} has version "
-                    f"{'.'.join(map(str, self._version))}; 3.10 or newer is needed"
+                    f"{'.'.join(map(str, self._version))}; 3.10 or newer is needed",
+                    code=SERVER_TOO_OLD,
                 )
             await self._publisher.open()
         except FAILURES as error:
@@ -150,10 +153,12 @@ class RabbitMQTransport:
         """Returns the messages in the group's queues and on its ladder, and those in flight in this
         process. AMQP does not show the messages in flight in other processes."""
         own = self._names.of(topic, group)
-        queues = [*map(own.queue, own.shards), *map(own.retry, self._settings.ladder)]
+        queues = [*own.queues, *map(own.retry, self._settings.ladder)]
         counts = [await count(self._out, queue) for queue in queues]
         if counts[0] is None:
-            raise TopologyError(f"group {group} of {topic} has no queue; start it once")
+            raise TopologyError(
+                f"group {group} of {topic} has no queue; start it once", code=TOPOLOGY_MISSING
+            )
         here = sum(
             each.unsettled
             for each in self._subscriptions
@@ -178,6 +183,7 @@ class RabbitMQTransport:
         if self._mode is not TopologyMode.CREATE:
             raise TopologyError(
                 f"subscription {settings.name}: its queue is missing; make it by starting once "
-                "with topology mode create"
+                "with topology mode create",
+                code=TOPOLOGY_MISSING,
             )
         await self._declare(self._plan(Topology(subscriptions=(settings,))), self._mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from protoflow.error_codes import NO_SUBSCRIBER, TOPOLOGY_MISSING
 from protoflow.errors import PublishError
 from protoflow.message import Message
 from protoflow.transports.rabbitmq.pending import Entry
@@ -48,9 +49,11 @@ def _unroutable(message: Message) -> PublishError:
     if "/" in message.topic:
         return PublishError(
             f"message {message.id}: queue {message.topic} does not exist; start the "
-            "service with topology mode create"
+            "service with topology mode create",
+            code=TOPOLOGY_MISSING,
         )
     return PublishError(
         f"no group consumes topic {message.topic}, so message {message.id} was not kept; "
-        "start a consumer of it once, or set require_subscriber to false"
+        "start a consumer of it once, or set require_subscriber to false",
+        code=NO_SUBSCRIBER,
     )

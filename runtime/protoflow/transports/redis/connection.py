@@ -15,6 +15,13 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from protoflow.error_codes import (
+    NOT_OPEN,
+    SERVER_TOO_OLD,
+    TOPOLOGY_MISSING,
+    TRANSPORT_OPTION,
+    TRANSPORT_URL,
+)
 from protoflow.errors import (
     AuthenticationError,
     ConfigError,
@@ -30,7 +37,9 @@ _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _OLDEST: Final = (6, 2)
 #: Commands whose answers are not decoded.
-_RAW: Final = ("XRANGE", "XREVRANGE", "XREAD", "HGET", "HMGET", "XPENDING", "ZSCORE")
+_RAW: Final = (
+    "XRANGE", "XREVRANGE", "XREAD", "XREADGROUP", "XCLAIM", "HGET", "HMGET", "XPENDING", "ZSCORE",
+)  # fmt: skip
 _REFUSED: Final = (
     exceptions.AuthenticationError,
     exceptions.AuthorizationError,
@@ -129,7 +138,7 @@ class RedisConnection:
     @contextlib.asynccontextmanager
     async def _answered(self, timeout: float) -> AsyncIterator[Any]:
         if self._client is None:
-            raise ConnectionFailedError("the transport is not open")
+            raise ConnectionFailedError("the transport is not open", code=NOT_OPEN)
         try:
             async with asyncio.timeout(timeout):
                 yield self._client
@@ -150,7 +159,8 @@ class RedisConnection:
             return AuthenticationError(f"{where}: {text}")
         if "NOGROUP" in text:
             return TopologyError(
-                f"{where}: a stream or its group is gone; was the server's data lost? ({text})"
+                f"{where}: a stream or its group is gone; was the server's data lost? ({text})",
+                code=TOPOLOGY_MISSING,
             )
         if isinstance(error, exceptions.ResponseError):
             return TransportError(f"{where}: {text}")
@@ -164,7 +174,9 @@ class RedisConnection:
         where = self.settings.url.safe
         version = str(info.get("redis_version", "0.0"))
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
-            raise ConnectionFailedError(f"{where} is Redis {version}, 6.2 or newer is needed")
+            raise ConnectionFailedError(
+                f"{where} is Redis {version}, 6.2 or newer is needed", code=SERVER_TOO_OLD
+            )
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy.startswith("allkeys"):
             raise ConnectionFailedError(
@@ -247,7 +259,8 @@ class RedisConnection:
         if self.options.tls_key_password or self.options.tls_server_name:
             raise ConfigError(
                 "transport: redis: options tls_key_password and tls_server_name cannot be used"
-                " with a cluster or sentinels; use a key without a password and the nodes' names"
+                " with a cluster or sentinels; use a key without a password and the nodes' names",
+                code=TRANSPORT_OPTION,
             )
 
 
@@ -255,12 +268,16 @@ def _database(settings: TransportSettings, options: RedisOptions) -> int:
     """Returns the number of the database in the URL's path."""
     text = settings.url.path.strip("/") or "0"
     if not (text.isascii() and text.isdecimal() and len(text) < 6):
-        raise ConfigError("transport: redis: the path names a database by number: redis://host/0")
+        raise ConfigError(
+            "transport: redis: the path names a database by number: redis://host/0",
+            code=TRANSPORT_URL,
+        )
     if options.cluster and text != "0":
-        raise ConfigError("transport: redis: a cluster has only database 0")
+        raise ConfigError("transport: redis: a cluster has only database 0", code=TRANSPORT_URL)
     if not (options.cluster or options.sentinel) and len(settings.url.hosts) > 1:
         raise ConfigError(
             "transport: redis: several hosts are a cluster or sentinels; add ?cluster=true or"
-            " ?sentinel=NAME"
+            " ?sentinel=NAME",
+            code=TRANSPORT_OPTION,
         )
     return int(text)

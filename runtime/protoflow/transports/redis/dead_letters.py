@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from protoflow.errors import NotReplayableError
+from protoflow.error_codes import ARGUMENT, coded
+from protoflow.errors import NotReplayableError, PublishError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, no_group, replay_to_groups
@@ -50,7 +52,9 @@ class RedisDeadLetterStore:
     ) -> AsyncIterator[RedisScan]:
         """Begins a scan. It reads every dead letter and ignores `ids`."""
         if after and not _POSITION.fullmatch(after):
-            raise ValueError(f"after: {after!r:.100} is not the position of a dead letter")
+            raise ValueError(
+                coded(f"after: {after!r:.100} is not the position of a dead letter", ARGUMENT)
+            )
         last = await last_id(self.connection, self.stream(topic))
         first = b"(" + after.encode() if after else b"-"
         yield RedisScan(self, topic, first, last)
@@ -90,7 +94,7 @@ class RedisScan:
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
         """Publishes records, and removes those that are confirmed."""
-        submit = self.store.publisher.submit
+        submit = self._submit
         return await replay_to_groups(
             records, self.store.sources, self._check_group, submit, self.remove, to_origin=to_origin
         )
@@ -101,11 +105,20 @@ class RedisScan:
             positions = [record.position for record in records]
             await self.store.connection.command("XDEL", self.store.stream(self.topic), *positions)
 
+    def _submit(
+        self, messages: Sequence[Message], group: str = ""
+    ) -> asyncio.Future[Sequence[PublishError | None]]:
+        own_topic = self.store.topics.own_topic
+        if group:
+            messages = [replace(each, topic=own_topic(each.topic, group)) for each in messages]
+        return self.store.publisher.submit(messages, group)
+
     async def _check_group(self, message: Message, group: str) -> None:
         topics = self.store.topics
-        shards = await topics.find(message.topic)
+        topic = topics.own_topic(message.topic, group)
+        shards = await topics.find(topic)
         if shards is None:
-            raise NotReplayableError(f"topic {message.topic!r:.100} does not exist")
+            raise NotReplayableError(f"topic {topic!r:.100} does not exist")
         shard = names.shard_of(message, shards)
-        if group not in await topics.groups(names.stream(topics.prefix, message.topic, shard)):
+        if group not in await topics.groups(names.stream(topics.prefix, topic, shard)):
             raise no_group(message.topic, group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
 from protoflow.transports.redis import names
@@ -20,15 +21,17 @@ _PAGE: Final = 5_000
 async def read_lag(connection: RedisConnection, topics: Topics, topic: str, group: str) -> Lag:
     """See `LagReader.lag`. Counts entries that wait, are held, or were never delivered."""
     messages, oldest = 0, list[bytes]()
-    for stream in await topics.streams(topic):
-        info = (await topics.groups(stream)).get(group)
+    for stream, name in await topics.places(topic, group):
+        info = (await topics.groups(stream)).get(name)
         if info is None:
-            raise TopologyError(f"group {group} of topic {topic} does not exist")
+            raise TopologyError(
+                f"group {name} of topic {topic} does not exist", code=TOPOLOGY_MISSING
+            )
         delivered = info["last-delivered-id"]
-        waiting = names.waiting(stream, group)
+        waiting = names.waiting(stream, name)
         messages += int(info["pending"]) + int(await connection.command("ZCARD", waiting))
         messages += await _undelivered(connection, stream, info)
-        pending = await connection.command("XPENDING", stream, group, "-", "+", 1)
+        pending = await connection.command("XPENDING", stream, name, "-", "+", 1)
         oldest += [each[0] for each in pending]
         oldest += await connection.command("ZRANGE", waiting, 0, 999)
         oldest += [each[0] for each in await page(connection, stream, b"(" + delivered, count=1)]

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import zlib
 
+from protoflow.contract.names import join
 from protoflow.message import Message
 
 
 def stream(prefix: str, topic: str, shard: int) -> str:
     """Returns the key of the stream of one shard of a topic."""
     return f"{prefix}:{{{topic}:{shard}}}"
+
+
+def retry_topic(topic: str, group: str) -> str:
+    """Returns the topic of a group's retries and replays, if the topic itself is not our own."""
+    return join(topic, group, "retry")
 
 
 def record(prefix: str, topic: str) -> str:

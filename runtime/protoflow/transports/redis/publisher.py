@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from protoflow.error_codes import NO_SUBSCRIBER, NOT_OPEN
 from protoflow.errors import (
     AuthenticationError,
     PublishError,
@@ -58,8 +59,14 @@ class RedisPublisher:
         """See `Transport.submit`. With a `group`, only this group receives the messages."""
         submission = Submission(len(messages))
         limit = self._connection.options.max_message_bytes
+        sources = self._connection.settings.sources or None
         for index, message in enumerate(messages):
             try:
+                if sources is not None and (place := sources.place(message.topic)):
+                    raise PublishRefusedError(
+                        f"message {message.id!r}: {message.topic} is the stream {place} of other "
+                        "programs, whose entries have a form of their own; publish with them"
+                    )
                 # A dead letter may be larger than its message, because it has more metadata.
                 fields, size = encode(message, limit * (1 + message.mandatory), group)
             except PublishRefusedError as error:
@@ -98,7 +105,9 @@ class RedisPublisher:
         finally:
             self._sending = None
             for each in (*queue, *self._queue):  # cancelled: the results are unknown
-                each.submission.done(each.place, PublishError("the transport was closed"))
+                each.submission.done(
+                    each.place, PublishError("the transport was closed", code=NOT_OPEN)
+                )
             self._queue = []
 
     async def _send_topic(self, topic: str, items: Sequence[_Outgoing]) -> None:
@@ -146,7 +155,7 @@ def _result(message: Message, answer: bytes) -> PublishError | None:
         return None
     if answer == _NOBODY:
         return PublishRefusedError(
-            f"no group consumes {message.topic}, and require_subscriber is set"
+            f"no group consumes {message.topic}, and require_subscriber is set", code=NO_SUBSCRIBER
         )
     text = answer.decode(errors="replace")
     kind = PublishRefusedError if "NOPERM" in text else PublishError

@@ -19,6 +19,7 @@ from protoflow import wire
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transports.redis.foreign_records import decode_foreign
 
 Record = TypeVar("Record", bound=TopicRecord)
 _OWN = frozenset((b"_due", b"_to"))
@@ -92,10 +93,10 @@ def group_of(fields: Sequence[bytes]) -> str | None:
     return None if to is None else to.decode(errors="replace")
 
 
-def as_record(kind: type[Record], topic: str, entry: Sequence[Any]) -> Record:
-    """Returns an entry of a stream as a record."""
+def as_record(kind: type[Record], topic: str, entry: Sequence[Any], *, own: bool = True) -> Record:
+    """Returns an entry of a stream, of ours or of other programs, as a record."""
     position = entry[0].decode()
-    message, _ = decode(topic, f"{topic}:{position}", entry[1])
+    message, _ = (decode if own else decode_foreign)(topic, f"{topic}:{position}", entry[1])
     return kind(message=message, position=position, time=time_of(position))
 
 

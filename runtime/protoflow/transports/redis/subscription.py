@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from protoflow.contract.spec import Ordering
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import ProtoflowError, TopologyError, TransportError
 from protoflow.message import Delivery, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
@@ -89,7 +90,9 @@ class RedisSubscription(QueueSubscription):
     async def mark(self, delivery: Delivery) -> None:
         """Adds a start mark."""
         if not self.leases.holds(delivery) or await self._mark("add", delivery.receipt) < 0:
-            raise TransportError(f"the lease of message {delivery.message.id} was lost")
+            raise TransportError(
+                f"the lease of message {delivery.message.id} was lost", code=LEASE_LOST
+            )
 
     async def clear(self, delivery: Delivery) -> None:
         """Removes the start marks, except those of a later holder."""

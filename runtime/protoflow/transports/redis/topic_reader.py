@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 from protoflow.contract.spec import Start
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord, number_of
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.records import as_record, group_of
 from protoflow.transports.redis.topics import Topics
@@ -18,15 +18,28 @@ _FOLLOW: Final = 0.1
 
 
 async def read_topic(
-    connection: RedisConnection, topics: Topics, topic: str, start: Start | float, *, follow: bool
+    connection: RedisConnection,
+    topics: Topics,
+    topic: str,
+    start: Start | Point,
+    end: Point | None = None,
+    *,
+    follow: bool,
 ) -> AsyncIterator[TopicRecord]:
     """See `TopicReader.read_topic`. Replays and fully settled messages are not yielded."""
     places = {
         stream: await _begin(connection, stream, start) for stream in await topics.streams(topic)
     }
+    own = topics.is_own(topic)
     lasts = dict.fromkeys(places, b"+")
     if not follow:  # messages that arrive after this are not read
         lasts = {stream: await last_id(connection, stream) or b"0-0" for stream in places}
+    if end is not None:
+        before = _id_at(end)
+        lasts = {
+            stream: last if order(last) < order(before) else b"(" + before
+            for stream, last in lasts.items()
+        }
     while True:
         pages = {
             stream: await page(connection, stream, place, lasts[stream])
@@ -34,12 +47,12 @@ async def read_topic(
         }
         # Entries after the earliest end of a full page must wait, to keep the order of all streams.
         ends = [found[-1][0] for found in pages.values() if len(found) == _PAGE]
-        end = min(map(order, ends)) if ends else None
-        merged = heapq.merge(*(_upto(found, stream, end) for stream, found in pages.items()))
+        upto = min(map(order, ends)) if ends else None
+        merged = heapq.merge(*(_upto(found, stream, upto) for stream, found in pages.items()))
         for _, stream, entry in merged:
             places[stream] = b"(" + entry[0]
             if group_of(entry[1]) is None:
-                yield as_record(TopicRecord, topic, entry)
+                yield as_record(TopicRecord, topic, entry, own=own)
         if not ends and not follow:
             return
         if not ends:
@@ -76,10 +89,18 @@ def _upto(
             yield place, stream, entry
 
 
-async def _begin(connection: RedisConnection, stream: str, start: Start | float) -> bytes:
+async def _begin(connection: RedisConnection, stream: str, start: Start | Point) -> bytes:
     if start is Start.EARLIEST:
         return b"-"
     if start is Start.LATEST:
         newest = await last_id(connection, stream)
         return b"(" + newest if newest else b"-"
-    return b"%d" % max(0, round(start * 1000))
+    return _id_at(start)
+
+
+def _id_at(place: Point) -> bytes:
+    """Returns the id of the first entry at a place."""
+    if isinstance(place, float):
+        return b"%d-0" % max(0, round(place * 1000))
+    ms, _, sequence = place.partition("-")
+    return b"%d-%d" % (number_of(ms), number_of(sequence or "0"))

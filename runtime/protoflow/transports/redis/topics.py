@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from protoflow.contract.spec import Ordering, Start
+from protoflow.error_codes import OTHER_VERSION, TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
 from protoflow.transports.redis import names
 from protoflow.transports.redis.connection import RedisConnection
+from protoflow.transports.redis.foreign_stream import group_of
 from protoflow.transports.redis.scripts import JOIN
 
 #: The version of the layout of a topic's keys.
@@ -23,17 +26,21 @@ class Topics:
     def __init__(self, connection: RedisConnection) -> None:
         self.prefix = connection.options.prefix
         self._connection = connection
+        self._sources = connection.settings.sources
         self._shards: dict[str, int] = {}
         self._kept: set[str] = set()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Creates or verifies topics and groups. Raises TopologyError."""
-        subscriptions = [each for each in topology.subscriptions if not each.broadcast]
+        subscriptions = [self.own(each) for each in topology.subscriptions if not each.broadcast]
         kept = {name for each in topology.subscriptions for name in each.dead_letter_topics}
         self._kept |= kept
-        joined = {each.topic for each in topology.subscriptions}
+        joined = {self.own(each).topic for each in topology.subscriptions}
         problems: list[str] = []
-        for topic in sorted({*topology.topics, *joined, *kept}):
+        if mode is not TopologyMode.NONE:
+            problems += await self._source_problems(topology)
+        published = {topic for topic in topology.topics if self._sources.of(topic) is None}
+        for topic in sorted({*published, *joined, *kept}):
             if mode is TopologyMode.CREATE:
                 await self._make(topic, kept=topic in kept)
             if mode is not TopologyMode.NONE:
@@ -45,6 +52,38 @@ class Topics:
                 problems += await self._group_problems(settings)
         if problems:
             raise TopologyError(f"{self._connection.settings.url.safe}: {'; '.join(problems)}")
+
+    def own(self, settings: SubscriptionSettings) -> SubscriptionSettings:
+        """Returns a subscription to a stream of ours: of the topic, or of the group's retries."""
+        if settings.source is None:
+            return settings
+        return replace(settings, topic=names.retry_topic(settings.topic, settings.group))
+
+    async def places(self, topic: str, group: str) -> list[tuple[str, str]]:
+        """Returns the streams that a group consumes, each with its consumer group."""
+        found = [(each, self._sources.consumer(topic, group)) for each in await self.streams(topic)]
+        if (own := self.own_topic(topic, group)) != topic:
+            found += [(each, group) for each in await self.streams(own)]
+        return found
+
+    def is_own(self, topic: str) -> bool:
+        """Whether the stream of a topic is ours."""
+        return self._sources.of(topic) is None
+
+    def own_topic(self, topic: str, group: str) -> str:
+        """Returns the topic of ours from which a group gets its replays."""
+        return topic if self._sources.of(topic) is None else names.retry_topic(topic, group)
+
+    async def _source_problems(self, topology: Topology) -> list[str]:
+        problems = []
+        for each in topology.subscriptions:
+            if (source := each.source) is not None:
+                group = self._sources.consumer(each.topic, each.group)
+                try:
+                    await group_of(self._connection, source.name, group)
+                except TopologyError as error:
+                    problems.append(str(error))
+        return problems
 
     async def shards(self, topic: str) -> int:
         """Returns the number of streams of a topic; creates the topic if necessary."""
@@ -71,14 +110,17 @@ class Topics:
         if version != _VERSION:
             raise TopologyError(
                 f"topic {topic} was made by another version of Protoflow (its layout is"
-                f" {version.decode(errors='replace')!r:.20}, this one knows 1)"
+                f" {version.decode(errors='replace')!r:.20}, this one knows 1)",
+                code=OTHER_VERSION,
             )
         return int(shards)
 
     async def streams(self, topic: str) -> list[str]:
         """Returns the streams of a topic that exists. Raises TopologyError."""
+        if source := self._sources.of(topic):
+            return [source.name]
         if (shards := await self.find(topic)) is None:
-            raise TopologyError(f"topic {topic} does not exist")
+            raise TopologyError(f"topic {topic} does not exist", code=TOPOLOGY_MISSING)
         return [names.stream(self.prefix, topic, shard) for shard in range(shards)]
 
     async def groups(self, stream: str) -> dict[str, dict[str, Any]]:

@@ -21,13 +21,15 @@ from protoflow.transport.interface import (
 from protoflow.transport.kit.periodic import Periodic
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.dead_letters import RedisDeadLetterStore
+from protoflow.transports.redis.foreign_stream import ForeignStream
 from protoflow.transports.redis.lag import read_lag
 from protoflow.transports.redis.message_finder import find_message
 from protoflow.transports.redis.options import RedisOptions
 from protoflow.transports.redis.publisher import RedisPublisher
+from protoflow.transports.redis.source_subscription import SourceSubscription
 from protoflow.transports.redis.subscription import RedisSubscription
 from protoflow.transports.redis.topic_reader import read_topic
 from protoflow.transports.redis.topics import Topics
@@ -58,6 +60,7 @@ class RedisTransport:
             broadcast=True,
             max_message_bytes=options.max_message_bytes,
             proves_killers=True,
+            sources=True,
         )
         self._connection = RedisConnection(settings, options)
         self._topics = Topics(self._connection)
@@ -94,6 +97,8 @@ class RedisTransport:
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> RedisSubscription:
         """Joins the group; creates it if necessary."""
+        if settings.source is not None:
+            return await self._subscribe_to_source(settings, listener)
         group = f"{settings.group}~{uuid.uuid4().hex}" if settings.broadcast else settings.group
         await self._topics.join(settings, group=group)
         shards = await self._topics.shards(settings.topic)
@@ -103,15 +108,36 @@ class RedisTransport:
         self._subscriptions.append(subscription)
         return subscription
 
+    async def _subscribe_to_source(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> RedisSubscription:
+        """Joins a group of other programs, and the group's own stream of retries."""
+        own = self._topics.own(settings)
+        await self._topics.join(own, group=own.group)
+        shards = await self._topics.shards(own.topic)
+        foreign = ForeignStream(self._connection, settings, settings.topic, shards)
+        await foreign.waiting()  # raises TopologyError if there is no group
+        subscription = SourceSubscription(
+            foreign, self._publisher, settings.topic,
+            self._connection, self._topics, own, listener, own.group, shards,
+        )  # fmt: skip
+        self._subscriptions.append(subscription)
+        return subscription
+
     def health(self) -> str | None:
         """Returns the problem of the last call, or None."""
         return self._connection.problem
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `TopicReader`. Does not yield messages that every group has settled."""
-        return read_topic(self._connection, self._topics, topic, start, follow=follow)
+        return read_topic(self._connection, self._topics, topic, start, end, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
         """See `MessageFinder`. Does not find messages that every group has settled."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 
 from protoflow.config.options import parse_options
+from protoflow.error_codes import TRANSPORT_OPTION
 from protoflow.errors import ConfigError
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.sqlite.options import SqliteOptions, Synchronous
@@ -42,9 +43,9 @@ def create(settings: TransportSettings) -> Transport:
     try:
         options = parse_options(SqliteOptions, url.query, settings.options, "sqlite")
     except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
+        raise ConfigError([*problems, *error.problems], code=TRANSPORT_OPTION) from None
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, code=TRANSPORT_OPTION)
     # Directories may be links, but the file may not (`location.make`).
     directory, name = os.path.split(os.path.abspath(path))
     return SqliteTransport(settings, os.path.join(os.path.realpath(directory), name), options)

@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 
+from protoflow.error_codes import FILE_PLACE
 from protoflow.errors import ConnectionFailedError, TransportError
 
 #: Only the owner may read and write the messages.
@@ -20,16 +21,22 @@ def make(path: str) -> None:
     path is not a regular file: a symbolic link may lead anywhere."""
     directory, name = os.path.split(path)
     if not os.path.isdir(directory):
-        raise ConnectionFailedError(f"the directory {directory} does not exist; create it")
+        raise ConnectionFailedError(
+            f"the directory {directory} does not exist; create it", code=FILE_PLACE
+        )
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         _make_private(directory, path)
         found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
-        raise ConnectionFailedError(f"{name} is a symbolic link; name its target in the URL")
+        raise ConnectionFailedError(
+            f"{name} is a symbolic link; name its target in the URL", code=FILE_PLACE
+        )
     if not stat.S_ISREG(found.st_mode):
-        raise ConnectionFailedError(f"{name} is not a regular file; name one in the URL")
+        raise ConnectionFailedError(
+            f"{name} is not a regular file; name one in the URL", code=FILE_PLACE
+        )
     if found.st_mode & stat.S_IWOTH:
         _log.warning(
             "every user of this machine may write to the queue; remove this right with chmod o-w",
@@ -44,7 +51,9 @@ def _make_private(directory: str, path: str) -> None:
     try:
         descriptor, unnamed = tempfile.mkstemp(dir=directory, prefix=".protoflow-")
     except OSError as error:
-        raise ConnectionFailedError(f"cannot make a file in {directory}: {error}") from error
+        raise ConnectionFailedError(
+            f"cannot make a file in {directory}: {error}", code=FILE_PLACE
+        ) from error
     os.close(descriptor)  # mkstemp creates it for this user only
     try:
         with contextlib.suppress(FileExistsError):
@@ -86,7 +95,8 @@ class Location:
         return TransportError(
             f"{os.path.basename(self._path)} was replaced or deleted while it was open; put the "
             "file back with its -wal and -shm files, or restart this process to use the "
-            "present file"
+            "present file",
+            code=FILE_PLACE,
         )
 
 

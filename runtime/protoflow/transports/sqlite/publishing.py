@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from protoflow.error_codes import NO_SUBSCRIBER
 from protoflow.errors import ProtoflowError, PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.sqlite import rows
@@ -162,7 +163,8 @@ class Publication:
                 for index, message in enumerate(messages):
                     if message.topic in result:
                         errors[index] = PublishError(
-                            f"no group consumes {message.topic}, and require_subscriber is set"
+                            f"no group consumes {message.topic}, and require_subscriber is set",
+                            code=NO_SUBSCRIBER,
                         )
             for index, error in (refused or {}).items():
                 errors[index] = error

@@ -28,6 +28,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from protoflow.error_codes import FILE_PLACE, OTHER_VERSION
 from protoflow.errors import ConnectionFailedError
 from protoflow.transports.sqlite.options import SqliteOptions
 
@@ -119,7 +120,8 @@ def connect(path: str, options: SqliteOptions) -> sqlite3.Connection:
         mode = _write_ahead(connection, time.monotonic() + options.busy_timeout)
         if mode != "wal":
             raise ConnectionFailedError(
-                f"the file system gives journal mode {mode!r}, not WAL; use a local disk"
+                f"the file system gives journal mode {mode!r}, not WAL; use a local disk",
+                code=FILE_PLACE,
             )
         connection.execute(f"PRAGMA synchronous = {options.synchronous.value}")
         connection.execute("PRAGMA cache_size = -16000")
@@ -182,12 +184,14 @@ def _verify(connection: sqlite3.Connection, found: dict[str, list[str]]) -> None
             raise ConnectionFailedError(
                 f"the database has schema version {version}, this protoflow reads and writes "
                 f"{VERSION}: let the version that created it handle its messages, "
-                "or name a new file"
+                "or name a new file",
+                code=OTHER_VERSION,
             )
     if strange := [name for name, columns in _expected().items() if found.get(name) != columns]:
         raise ConnectionFailedError(
             f"the database has tables named protoflow_*, but {', '.join(strange)} is not of this "
-            "version of protoflow: name a new file"
+            "version of protoflow: name a new file",
+            code=OTHER_VERSION,
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener
@@ -69,7 +70,9 @@ class SqliteSubscription(QueueSubscription):
         """Adds one start mark to the row."""
         call = partial(change_mark, self.session_lease.session, delivery.receipt, 1)
         if not self.leases.holds(delivery) or not await self._database.worker.call(call):
-            raise TransportError(f"the lease of message {delivery.message.id} was lost")
+            raise TransportError(
+                f"the lease of message {delivery.message.id} was lost", code=LEASE_LOST
+            )
 
     async def clear(self, delivery: Delivery) -> None:
         """Removes the start marks of the row; marks of a later holder stay."""

@@ -12,9 +12,10 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.message import Delivery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord, is_within, number_of
 from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.schema import POSITION, TOPIC_SHIFT
 from protoflow.transports.sqlite.worker import Worker
@@ -28,18 +29,23 @@ SELECT sequence FROM protoflow_messages WHERE sequence BETWEEN ? AND ? ORDER BY 
 
 
 async def read_topic(
-    worker: Worker, topic: str, start: Start | float, follow: bool
+    worker: Worker,
+    topic: str,
+    start: Start | Point,
+    end: Point | None = None,
+    *,
+    follow: bool,
 ) -> AsyncIterator[TopicRecord]:
     """Yields the messages of a topic; see `TopicReader`."""
     found = await worker.call(
         lambda connection: connection.execute(_TOPIC, (topic,)).fetchone(), writes=False
     )
     if found is None:
-        raise TopologyError(f"topic {topic} is missing")
+        raise TopologyError(f"topic {topic} is missing", code=TOPOLOGY_MISSING)
     number, upcoming = found
     base = number << TOPIC_SHIFT
-    sequence = base + (upcoming if start is Start.LATEST else 0)
-    last = base + (POSITION if follow else upcoming - 1)
+    sequence = base + (upcoming if start is Start.LATEST else _position(start, 0))
+    last = base + (POSITION if follow else min(upcoming, _position(end, upcoming)) - 1)
     while True:
         page = await worker.call(
             functools.partial(_page, topic=topic, first=sequence, last=last),
@@ -47,7 +53,7 @@ async def read_topic(
         )
         for delivery in page:
             sequence = base + int(delivery.position) + 1
-            if not isinstance(start, float) or delivery.time >= start:
+            if is_within(delivery.time, start, end):
                 yield TopicRecord(
                     message=delivery.message, position=str(delivery.position), time=delivery.time
                 )
@@ -55,6 +61,12 @@ async def read_topic(
             if not follow:
                 return
             await asyncio.sleep(_INTERVAL)
+
+
+def _position(point: Start | Point | None, otherwise: int) -> int:
+    if isinstance(point, Start) or not isinstance(point, str):
+        return otherwise
+    return min(number_of(point), POSITION)
 
 
 def _page(connection: sqlite3.Connection, topic: str, first: int, last: int) -> Sequence[Delivery]:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
+from protoflow.error_codes import LEASE_LOST, NO_SUBSCRIBER
 from protoflow.errors import TransportError
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.transport.kit.settlement_batch import SettlementBatch
@@ -60,17 +61,23 @@ class SqliteTransaction:
                 (each for each in self._holders if each.leases.holds(settlement.delivery)), None
             )
             if holder is None:
-                raise TransportError("the lease of a delivery was lost, or it was settled before")
+                raise TransportError(
+                    "the lease of a delivery was lost, or it was settled before", code=LEASE_LOST
+                )
             job, batch = holder.new_job(None), holder.settling((settlement,))
             self._batches.append((batch, job))
             job.add(batch.accepted, self._database.clock.now(), self._database.limits)
             if job.answers != [SettleResult.DONE]:
                 answer = (job.answers or batch.results)[0]
-                raise TransportError(f"a delivery could not be settled: {answer.name}")
+                raise TransportError(
+                    f"a delivery could not be settled: {answer.name}", code=LEASE_LOST
+                )
             if not await run(partial(job.run, self._connection)):
-                raise TransportError("the lease of a delivery was lost")
+                raise TransportError("the lease of a delivery was lost", code=LEASE_LOST)
             if job.answers != [SettleResult.DONE]:
-                raise TransportError("no group consumes an output, and require_subscriber is set")
+                raise TransportError(
+                    "no group consumes an output, and require_subscriber is set", code=NO_SUBSCRIBER
+                )
 
     def committed(self) -> None:
         """Notes the settled messages, and wakes subscriptions."""

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import SERVER_TOO_OLD, TOPOLOGY_MISSING
 from protoflow.errors import ConnectionFailedError, ProtoflowError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -23,7 +24,7 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord
 from protoflow.transports.sqlite import topics
 from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.dead_letters import SqliteDeadLetterStore
@@ -75,7 +76,8 @@ class SqliteTransport(Database):
         """Opens the file; creates or migrates its tables."""
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise ConnectionFailedError(
-                f"SQLite {sqlite3.sqlite_version} is too old, 3.35 or newer is needed"
+                f"SQLite {sqlite3.sqlite_version} is too old, 3.35 or newer is needed",
+                code=SERVER_TOO_OLD,
             )
         await self.connect_file()
         self._opened = True
@@ -111,7 +113,8 @@ class SqliteTransport(Database):
             if lacking:
                 raise TopologyError(
                     f"missing in {os.path.basename(self.path)}: {', '.join(lacking)}; start once"
-                    " with topology mode create"
+                    " with topology mode create",
+                    code=TOPOLOGY_MISSING,
                 )
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
@@ -140,10 +143,15 @@ class SqliteTransport(Database):
         return self.worker.problem if self._opened else "the transport is not open"
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """See `TopicReader`; messages that every group has settled are deleted."""
-        return read_topic(self.worker, topic, start, follow)
+        return read_topic(self.worker, topic, start, end, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
         """See `MessageFinder`; messages that every group has settled are deleted."""

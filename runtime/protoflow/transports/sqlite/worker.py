@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from protoflow.error_codes import FILE_PLACE, NOT_OPEN
 from protoflow.errors import ConnectionFailedError, ProtoflowError, TransportError
 
 T = TypeVar("T")
@@ -145,7 +146,7 @@ class Worker:
             late, self._pending = self._pending, []
             self._open.clear()
             for job in late:
-                job.failed(ConnectionFailedError("sqlite: the transport is closed"))
+                job.failed(ConnectionFailedError("sqlite: the transport is closed", code=NOT_OPEN))
         elif self._pending and not self._busy:
             lot, self._pending = self._pending, []
             self._open.clear()
@@ -206,7 +207,7 @@ class Worker:
         failure = (
             error
             if isinstance(error, ProtoflowError)
-            else ConnectionFailedError(f"cannot open the database: {error}")
+            else ConnectionFailedError(f"cannot open the database: {error}", code=FILE_PLACE)
         )
         failure.__cause__ = None if failure is error else error
         self._opened.set_exception(failure)

@@ -17,6 +17,7 @@ from aiobotocore.session import AioSession
 from botocore import exceptions
 from botocore.loaders import Loader, create_loader
 
+from protoflow.error_codes import NOT_OPEN, TRANSPORT_OPTION
 from protoflow.errors import (
     AuthenticationError,
     ConfigError,
@@ -106,7 +107,9 @@ class AwsConnection:
             fix = "correct AWS's configuration files or the option profile"
             if isinstance(error, _NO_REGION):
                 fix = "name the region in the URL (sqs://eu-central-1) or in AWS_REGION"
-            raise ConfigError(f"transport: sqs: {str(error).rstrip('.')}; {fix}") from error
+            raise ConfigError(
+                f"transport: sqs: {str(error).rstrip('.')}; {fix}", code=TRANSPORT_OPTION
+            ) from error
         except TimeoutError as error:
             await self.close()
             raise ConnectionFailedError(
@@ -132,7 +135,7 @@ class AwsConnection:
         """Sends a request, which may take `longer` seconds more than `request_timeout`."""
         client = self._clients.get(service)
         if client is None:
-            raise ConnectionFailedError("the transport is not open")
+            raise ConnectionFailedError("the transport is not open", code=NOT_OPEN)
         try:
             async with asyncio.timeout(self.options.request_timeout + longer):
                 answer: Mapping[str, Any] = await getattr(client, operation)(**parameters)
@@ -250,5 +253,5 @@ def _place(settings: TransportSettings, options: SqsOptions) -> tuple[str | None
         else:
             endpoint = endpoint or f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, code=TRANSPORT_OPTION)
     return endpoint, region

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from protoflow import wire
+from protoflow.error_codes import ARGUMENT, HELD_DEAD_LETTERS, coded
 from protoflow.errors import (
     DeadLetterNotFoundError,
     NotReplayableError,
@@ -76,7 +77,9 @@ class SqsDeadLetterStore:
     ) -> AsyncIterator[SqsScan]:
         """Begins a scan: takes all dead letters, up to the limit, whatever `ids` says."""
         if after and not _POSITION.fullmatch(after):
-            raise ValueError(f"after: {after!r:.100} is not the position of a dead letter")
+            raise ValueError(
+                coded(f"after: {after!r:.100} is not the position of a dead letter", ARGUMENT)
+            )
         async with self._scanning:
             scan = SqsScan(self, topic)
             renewing: asyncio.Task[None] | None = None
@@ -132,7 +135,8 @@ class SqsScan:
         if not self._handles and expected:
             raise TransportError(
                 f"the {expected} dead letters of {self._topic} are held by another process that "
-                f"reads them; try again when it ends, or {_HIDDEN:.0f} s after it was killed"
+                f"reads them; try again when it ends, or {_HIDDEN:.0f} s after it was killed",
+                code=HELD_DEAD_LETTERS,
             )
 
     def skip(self, after: str) -> None:

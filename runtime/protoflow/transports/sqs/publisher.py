@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from protoflow.error_codes import NO_DELAY, NOT_OPEN
 from protoflow.errors import PublishError, PublishRefusedError, TopologyError, TransportError
 from protoflow.message import Message
 from protoflow.transport.interface import TopologyMode
@@ -82,7 +83,7 @@ class SqsPublisher:
             try:
                 if message.delay > 0 and self._queue(message.topic) is None:
                     raise PublishRefusedError(
-                        f"message {message.id!r}: topics of SNS have no delay"
+                        f"message {message.id!r}: topics of SNS have no delay", code=NO_DELAY
                     )
                 encoded = encode(message, self._limit(message.topic))
             except PublishRefusedError as error:
@@ -114,7 +115,7 @@ class SqsPublisher:
         """The queue to which a message goes; None: it goes to a topic."""
         if topic in self._resources.kept:
             return self._resources.names.dead_letters(topic)
-        return queue_of(topic)
+        return self._resources.sources.place(topic) or queue_of(topic)
 
     async def _work(self, topic: str, lane: _Lane) -> None:
         batch: list[_Outgoing] = []
@@ -126,7 +127,7 @@ class SqsPublisher:
             left = (*batch, *lane.waiting)
             lane.waiting.clear()
             for each in left:  # cancelled, or a bug: the results are unknown
-                each.done(PublishError("the transport was closed"))
+                each.done(PublishError("the transport was closed", code=NOT_OPEN))
             if (worker := asyncio.current_task()) is not None:
                 lane.workers.discard(worker)
             if not lane.workers and self._lanes.get(topic) is lane:

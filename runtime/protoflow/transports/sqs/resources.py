@@ -13,13 +13,14 @@ from protoflow.transport.interface import SubscriptionSettings, Topology, Topolo
 from protoflow.transports.sqs.connection import AwsConnection, RefusedError
 from protoflow.transports.sqs.names import Names
 from protoflow.transports.sqs.options import USUAL_BYTES
-from protoflow.transports.sqs.policies import allows, queue_policy, service_policy
+from protoflow.transports.sqs.policies import allows, queue_policy
 
 #: Used only by requests without a time of their own, so a handler's policy changes no queue.
 _VISIBILITY: Final = 30
 #: Seconds for which the number of subscribers of a topic is remembered.
 _REMEMBERED: Final = 10.0
 _MOST_REMEMBERED: Final = 1000
+_THEIRS: Final = "is missing; a source names it, so the program that owns it creates it"
 _MISSING: Final = "is missing; start once with topology mode create"
 #: The attributes of a queue with the numbers of waiting, taken and delayed messages.
 _COUNTS: Final = (
@@ -35,11 +36,13 @@ class Resources:
     Attributes:
         names: the names of topics and queues.
         kept: the known dead-letter topics.
+        sources: the queues of other programs that topics are consumed from.
     """
 
     def __init__(self, connection: AwsConnection) -> None:
         self.names = Names(connection.options.prefix, fifo=connection.options.is_fifo)
         self.kept: set[str] = set()
+        self.sources = connection.settings.sources
         self._connection = connection
         self._options = connection.options
         self._urls: dict[str, str] = {}
@@ -50,6 +53,10 @@ class Resources:
     def topic_arn(self, topic: str) -> str:
         """Returns the ARN of a topic."""
         return self._connection.arn("sns", self.names.topic(topic))
+
+    def main_queue(self, topic: str, group: str) -> str:
+        """Returns the queue of a group, or the queue of other programs that it consumes."""
+        return self.sources.place(topic) or self.names.group(topic, group)
 
     def retry_queue(self, settings: SubscriptionSettings) -> str:
         """Returns the queue of a group's retries and replays."""
@@ -104,6 +111,7 @@ class Resources:
         kept = {name for each in joined for name in each.dead_letter_topics}
         self.kept |= kept
         topics = {*topology.topics, *(each.topic for each in joined)} - kept
+        topics = {topic for topic in topics if self.sources.of(topic) is None}
         lasting = [each for each in joined if not each.broadcast]
         problems: list[str] = []
         if mode is TopologyMode.CREATE:
@@ -137,6 +145,8 @@ class Resources:
         """Creates the missing queues of a group, and subscribes it; returns problems."""
         for queue in self.own_queues(settings):
             await self.make_queue(queue)
+        if self.sources.of(settings.topic):
+            return await self._group_problems(settings)
         queue = self.names.group(settings.topic, settings.group)
         problems, _ = await self.join(settings, queue)
         return problems
@@ -177,19 +187,6 @@ class Resources:
     def forget(self, queue: str) -> None:
         """Forgets the URL of a queue that is gone."""
         self._urls.pop(queue, None)
-
-    def policy(self, topology: Topology) -> Mapping[str, Any]:
-        """Returns the smallest policy of a service, whose topics and queues exist."""
-        arn = self._connection.arn
-        lasting = [each for each in topology.subscriptions if not each.broadcast]
-        dead = {name for each in topology.subscriptions for name in each.dead_letter_topics}
-        own = [arn("sqs", queue) for each in lasting for queue in self.own_queues(each)]
-        groups = [arn("sqs", self.names.group(each.topic, each.group)) for each in lasting]
-        kept = [arn("sqs", self.names.dead_letters(topic)) for topic in dead]
-        # groups may consume dead letters, too: then they are also published to a topic
-        publishes = map(self.topic_arn, {*topology.topics} | dead)
-        replays = groups if self._options.is_fifo else ()
-        return service_policy(publishes, [*groups, *own], [*own, *kept, *replays])
 
     async def make_queue(self, queue: str, attributes: Mapping[str, str] | None = None) -> bool:
         """Creates a queue if it is missing; returns whether it was."""
@@ -254,6 +251,12 @@ class Resources:
         return [f"queue {queue} does not let its topic send to it; set its policy to {wanted}"]
 
     async def _group_problems(self, settings: SubscriptionSettings) -> Sequence[str]:
+        if source := self.sources.of(settings.topic):
+            missing = await self._queue_problems(source.name)
+            problems = [text.replace(_MISSING, _THEIRS) for text in missing]
+            for own in self.own_queues(settings):
+                problems += await self._queue_problems(own)
+            return problems
         queue = self.names.group(settings.topic, settings.group)
         topic_arn = self.topic_arn(settings.topic)
         problems = [*await self._queue_problems(queue)]

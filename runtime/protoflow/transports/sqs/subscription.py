@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from protoflow.error_codes import LEASE_LOST
 from protoflow.errors import ProtoflowError, TopologyError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings, TopologyMode
@@ -91,7 +92,9 @@ class SqsSubscription(QueueSubscription):
     async def mark(self, delivery: Delivery) -> None:
         """One start mark more, in a new copy of the message."""
         if self._solo is not None and not await self._solo.write(delivery, self.leases, add=1):
-            raise TransportError(f"the lease of message {delivery.message.id} was lost")
+            raise TransportError(
+                f"the lease of message {delivery.message.id} was lost", code=LEASE_LOST
+            )
 
     async def clear(self, delivery: Delivery) -> None:
         """No start marks."""
@@ -180,7 +183,7 @@ class SqsSubscription(QueueSubscription):
             found[result].append(each)
         if found[SettleResult.UNKNOWN]:
             self.leases.renewed(found[SettleResult.DONE], now)  # the kit notes all or none
-            raise TransportError("some leases were not renewed")
+            raise TransportError("some leases were not renewed", code=LEASE_LOST)
         if self._solo is not None and not self.stopped:
             await self._check_later(self._solo)
         return found[SettleResult.LOST]

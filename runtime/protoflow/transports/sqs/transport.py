@@ -25,6 +25,7 @@ from protoflow.transports.sqs.options import SqsOptions
 from protoflow.transports.sqs.publisher import SqsPublisher
 from protoflow.transports.sqs.queue_client import LONGEST_HOLD, QueueClient
 from protoflow.transports.sqs.resources import Resources
+from protoflow.transports.sqs.rights import policy_of
 from protoflow.transports.sqs.subscription import SqsSubscription
 
 #: Seconds between checks of AWS while the last request has failed.
@@ -51,6 +52,7 @@ class SqsTransport:
             broadcast=True,
             max_message_bytes=options.max_message_bytes * 3 // 4,  # it may be sent as base64
             proves_killers=not fifo,
+            sources=not fifo,
             ordering_option="fifo",
         )
         self._connection = AwsConnection(settings, options)
@@ -101,7 +103,7 @@ class SqsTransport:
     ) -> SqsSubscription:
         """Begins to ask the group's queues; a broadcast has one for each process."""
         names = self._resources.names
-        queue = names.group(settings.topic, settings.group)
+        queue = self._resources.main_queue(settings.topic, settings.group)
         if settings.broadcast:
             queue = names.broadcast(settings.topic, settings.group, uuid.uuid4().hex)
             problems, subscription_arn = await self._resources.join(settings, queue)
@@ -122,7 +124,7 @@ class SqsTransport:
     async def lag(self, topic: str, group: str) -> Lag:
         """Returns about how many messages of a group are unfinished."""
         names, messages = self._resources.names, 0
-        queues = [names.group(topic, group), names.retry(topic, group)]
+        queues = [self._resources.main_queue(topic, group), names.retry(topic, group)]
         if not self._connection.options.is_fifo:
             queues.append(names.solo(topic, group))
         for queue in queues:
@@ -131,4 +133,4 @@ class SqsTransport:
 
     def policy(self, topology: Topology) -> Mapping[str, Any]:
         """See `protoflow.transport.PrintsPolicy`."""
-        return self._resources.policy(topology)
+        return policy_of(self._connection, self._resources, topology)

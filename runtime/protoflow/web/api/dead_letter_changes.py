@@ -56,7 +56,7 @@ async def _changed(host: Host, request: Request, change: Change, verb: str, act:
     chosen = await _by_topic(host, change)
     left: dict[str, str] = {}
     done = left_count = 0
-    error: Exception | None = None
+    error: ReplayError | None = None
     for topic, ids in chosen.items():
         try:
             with as_operator(request, change.description):
@@ -78,7 +78,7 @@ async def _changed(host: Host, request: Request, change: Change, verb: str, act:
     if error is None:
         return as_json(report)
     named = dict(list(left.items())[:_MOST_NAMED])
-    raise Problem(409, str(error), more=report | {"left": named})
+    raise Problem(409, str(error), more=report | {"left": named}, code=error.code)
 
 
 def _record_failed(

@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf import descriptor_pool
 
 from protoflow.v1 import options_pb2
+from protoflow.v1.numbers import annotation
 
 
 def levels(handler: str) -> Mapping[str, str]:
@@ -24,9 +25,9 @@ def levels(handler: str) -> Mapping[str, str]:
     except KeyError:
         return {}
     policies = (
-        ("file", service.file.GetOptions().Extensions[options_pb2.file].delivery),
-        ("service", service.GetOptions().Extensions[options_pb2.service].delivery),
-        ("method", method.GetOptions().Extensions[options_pb2.consume].delivery),
+        ("file", annotation(service.file.GetOptions(), options_pb2.file).delivery),
+        ("service", annotation(service.GetOptions(), options_pb2.service).delivery),
+        ("method", annotation(method.GetOptions(), options_pb2.consume).delivery),
     )
     return {leaf: level for level, policy in policies for leaf in _set_in(policy)}
 

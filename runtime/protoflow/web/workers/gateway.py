@@ -21,7 +21,7 @@ from yarl import URL
 from protoflow.web.guard import CSRF_HEADER
 from protoflow.web.joining import JOIN
 from protoflow.web.live import Live
-from protoflow.web.request import Request
+from protoflow.web.request import PARENT, Request
 from protoflow.web.response import EVENTS, JSON, NDJSON, Problem, Response, as_json
 from protoflow.web.route import Route
 from protoflow.web.routes import LOGOUT, SNAPSHOT
@@ -142,7 +142,7 @@ class Gateway:
         headers = {name: value for name, value in request.headers.items() if name in _FORWARDED}
         headers["x-forwarded-for"] = request.peer
         if request.path == "/metrics":
-            headers["accept"] = "text/plain"
+            headers.update({"accept": "text/plain", PARENT: "1"})
         method = "GET" if request.method == "HEAD" else request.method
         return await session.request(
             method, url, headers=headers, data=body or None, allow_redirects=False

@@ -67,6 +67,37 @@ async def test_what_is_kept_is_read_in_order_from_a_start_and_the_group_still_ge
 
 
 @needs("reads_topics")
+async def test_a_part_is_read_between_positions_or_times(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    await harness.join(topic)
+    await harness.send(topic, *numbers(0, 4), key=b"k")
+    await asyncio.sleep(0.1)
+    await harness.send(topic, *numbers(4, 6), key=b"k")
+    records = await read_all(harness, topic, Start.EARLIEST)
+    second, fourth, fifth = records[1], records[3], records[4]
+    assert isinstance(harness.transport, TopicReader)
+    for start, end, expected in (
+        (second.position, fourth.position, numbers(1, 3)),
+        (second.position, None, numbers(1, 6)),
+        (Start.EARLIEST, fifth.time, numbers(0, 4)),
+        (fifth.time, fifth.time + 60, numbers(4, 6)),
+        (fourth.position, second.position, []),
+    ):
+        part = harness.transport.read_topic(topic, start=start, end=end)
+        assert [record.message.payload async for record in part] == expected
+
+
+@needs("reads_topics", "keeps_settled")
+async def test_settled_messages_stay_in_the_topic(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic)
+    await harness.send(topic, *numbers(0, 3), key=b"k")
+    await member.ack(*await member.take(3))
+    found = await read_all(harness, topic, Start.EARLIEST)
+    assert [record.message.payload for record in found] == numbers(0, 3)
+
+
+@needs("reads_topics")
 async def test_a_read_ends_with_what_was_there_while_others_publish(
     harness: TransportHarness,
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from protoflow.error_codes import NO_DELAY, TOO_LARGE
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
@@ -115,7 +116,7 @@ class CorePublisher:
     def _prepare(self, index: int, message: Message) -> _Command:
         topic, payload = message.topic, message.payload or b""
         if message.delay > 0:
-            raise PublishRefusedError(f"{topic}: core NATS has no delayed publish")
+            raise PublishRefusedError(f"{topic}: core NATS has no delayed publish", code=NO_DELAY)
         subject = self._prefix + tokens(topic)
         try:
             check(subject)
@@ -134,7 +135,9 @@ class CorePublisher:
         for command in batch.commands:
             if len(command.block) + len(command.payload) > self._max_payload:
                 limit = f"larger than the server's max_payload of {self._max_payload}"
-                batch.done(command.index, PublishRefusedError(f"{command.topic}: {limit}"))
+                batch.done(
+                    command.index, PublishRefusedError(f"{command.topic}: {limit}", code=TOO_LARGE)
+                )
                 continue  # the server differs from the one for which the size was computed
             # If a message has a reply subject and no subscriber, the server answers.
             reply = self._inbox + command.token if command.token else ""

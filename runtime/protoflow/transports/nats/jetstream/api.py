@@ -22,11 +22,11 @@ class APIError(TransportError):
     """JetStream refused a request.
 
     Attributes:
-        code: the server's `err_code`.
+        err_code: the number of the kind of error, from the server.
     """
 
     def __init__(self, what: str, error: JSON) -> None:
-        self.code = int(error.get("err_code", 0))
+        self.err_code = int(error.get("err_code", 0))
         super().__init__(f"jetstream: {what}: {error.get('description', 'refused')}")
 
 
@@ -48,7 +48,7 @@ class API:
         answer = await self._request(f"{self.prefix}.{subject}", payload)
         if "error" in answer:
             if answer["error"].get("code") in (401, 403):
-                raise AuthenticationError(str(APIError(subject, answer["error"])))
+                raise AuthenticationError(APIError(subject, answer["error"]).args[0])
             raise APIError(subject, answer["error"])
         return answer
 
@@ -82,7 +82,7 @@ class API:
         try:
             return await self._found(f"CONSUMER.INFO.{stream}.{name}", CONSUMER_NOT_FOUND)
         except APIError as error:
-            if error.code == STREAM_NOT_FOUND:
+            if error.err_code == STREAM_NOT_FOUND:
                 return None
             raise
 
@@ -135,6 +135,6 @@ class API:
         try:
             return await self.call(subject, request)
         except APIError as error:
-            if error.code == missing:
+            if error.err_code == missing:
                 return None
             raise

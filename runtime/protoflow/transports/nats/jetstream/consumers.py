@@ -68,7 +68,7 @@ class Consumers:
         if await self._exists(puller):
             return
         name = puller.consumer
-        if self._lost == "stop":
+        if self._lost == "stop" or self._is_foreign(puller):
             raise Gone(
                 f"{self.settings.name}: the consumer {name} of stream {puller.stream} is gone, and"
                 " with it the position; set on_lost_position"
@@ -81,7 +81,14 @@ class Consumers:
 
     def is_due(self, puller: Puller, now: float) -> bool:
         """Whether the next check for messages that left the stream unread is due."""
-        return not puller.own and now >= self._next_look.get(puller, 0.0)
+        if puller.own or self._is_foreign(puller):
+            return False
+        return now >= self._next_look.get(puller, 0.0)
+
+    def _is_foreign(self, puller: Puller) -> bool:
+        """Whether a consumer belongs to other programs, so that only they may make it."""
+        source = self.settings.source
+        return source is not None and puller.stream == source.name
 
     async def check(self, puller: Puller) -> None:
         """Checks for messages that left the stream unread. Raises Gone if this ends the

@@ -133,12 +133,14 @@ class JetStreamScan:
     async def _is_read(self, topic: str, group: str, address: str) -> bool:
         """Whether each durable of a group reads its shard of an address."""
         names = self._store.names
+        if names.source(topic) is not None:
+            return False  # nothing of ours is written there
         subjects = names.subjects(address)
         try:
             check(subjects[0])
         except ValueError:
             return False  # the publisher refuses such a name
-        for durable, subject in zip(names.durables(group), subjects, strict=True):
+        for durable, subject in zip(names.consumers(topic, group), subjects, strict=True):
             info = await self._store.api.consumer(names.stream(topic), durable)
             if info is None or subject not in subjects_of(info["config"]):
                 return False

@@ -103,7 +103,7 @@ class JetStreamMessageFinder:
             return
         stream, states = self._names.stream(settings.topic), set[str]()
         for each in stored:
-            durable = self._durable(settings.group, each["subject"])
+            durable = self._durable(settings, each["subject"])
             info = await self._api.consumer(stream, durable)
             states.add(_state(info, each["seq"]))
             self._found.searched.append(f"consumer {durable} of stream {stream}")
@@ -115,9 +115,9 @@ class JetStreamMessageFinder:
             GroupState(topic=settings.topic, group=settings.group, state="; ".join(sorted(states)))
         )
 
-    def _durable(self, group: str, subject: str) -> str:
+    def _durable(self, settings: SubscriptionSettings, subject: str) -> str:
         """Returns the consumer of the shard of a subject."""
-        durables = self._names.durables(group)
+        durables = self._names.consumers(settings.topic, settings.group)
         shard = subject.rpartition(".=")[2]
         return durables[int(shard)] if len(durables) > 1 and shard.isdecimal() else durables[0]
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from protoflow.error_codes import TOO_LARGE
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
@@ -65,7 +66,9 @@ class Pending:
         headers = wire_headers.STREAM_HEADERS
         if len(self.block) > headers:
             text = f"{len(self.block)} bytes of headers are more than the {headers} of a stream"
-            return PublishRefusedError(f"{self.topic}: {text}; move metadata into the payload")
+            return PublishRefusedError(
+                f"{self.topic}: {text}; move metadata into the payload", code=TOO_LARGE
+            )
         problem = wire_headers.too_large(self.block, self.payload, limit)
         return PublishRefusedError(f"{self.topic}: {problem}") if problem else None
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import count
 
+from protoflow.error_codes import NO_RIGHT_TO_PUBLISH
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
@@ -108,7 +109,11 @@ class JetStreamPublisher:
         for token, pending in [*self._pending.items()]:
             if pending.subject.lower() == subject:
                 del self._pending[token]
-                pending.done(PublishRefusedError(f"not authorised to publish to {pending.topic}"))
+                pending.done(
+                    PublishRefusedError(
+                        f"not authorised to publish to {pending.topic}", code=NO_RIGHT_TO_PUBLISH
+                    )
+                )
 
     def tick(self, now: float) -> None:
         """Fails messages that were not confirmed in time."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 
+from protoflow.error_codes import OTHER_VERSION
 from protoflow.errors import TransportError
 from protoflow.message import Delivery
 from protoflow.transport.interface import SubscriptionSettings
@@ -36,7 +37,8 @@ class StartMarks:
             raise TransportError(
                 f"{self._settings.name}: a start mark in stream {self._stream} has version "
                 f"{version[:20]!r}, not {_VERSION}; remove it: nats stream purge {self._stream}"
-                f" --subject {subject!r}"
+                f" --subject {subject!r}",
+                code=OTHER_VERSION,
             )
         marks, _, time = rest.partition(" ")
         return int(marks) if time == _time(delivery) else 0

@@ -30,7 +30,8 @@ class JetStreamSubscription:
 
     Args:
         consumers: manages the consumers at the server.
-        retry_topic: the address of the group's retries, if schedules can keep them.
+        retry_topic: the address of the group's retries, if they are published there.
+        schedules: whether the server keeps their waits; otherwise this process does.
         marks: the start marks of the group; None for a group that ends with its process.
     """
 
@@ -40,6 +41,7 @@ class JetStreamSubscription:
         listener: SubscriptionListener,
         *,
         retry_topic: str | None = None,
+        schedules: bool = True,
         marks: StartMarks | None = None,
     ) -> None:
         settings = self.settings = consumers.settings
@@ -48,6 +50,7 @@ class JetStreamSubscription:
         self.missing_right = ""
         self._connection = consumers.connection
         self._retry_topic = retry_topic
+        self._schedules = schedules
         self._consumers = consumers
         self._marks = marks
         self._renewer = LeaseRenewer(consumers, listener, self.pullers, self._fail)
@@ -106,7 +109,8 @@ class JetStreamSubscription:
         """As `Subscription.defer`: a scheduled message to the group's own subject."""
         if self._retry_topic is None:
             return None
-        return replace(message, topic=self._retry_topic, delay=delay, mandatory=True)
+        wait = delay if self._schedules else 0.0
+        return replace(message, topic=self._retry_topic, delay=wait, mandatory=True)
 
     def pause(self, shards: Collection[str | int]) -> None:
         """As `Subscription.pause`."""

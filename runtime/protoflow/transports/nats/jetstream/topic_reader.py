@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from protoflow.contract.spec import Start
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import TopologyError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
-from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transport.topic_reader import Point, TopicRecord, number_of
 from protoflow.transports.nats.jetstream.api import API, JSON
 from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.wire import headers
@@ -22,17 +23,31 @@ _INTERVAL = 0.2
 
 
 async def read_topic(
-    api: API, names: JetStreamNames, topic: str, start: Start | float, follow: bool
+    api: API,
+    names: JetStreamNames,
+    topic: str,
+    start: Start | Point,
+    end: Point | None = None,
+    *,
+    follow: bool,
 ) -> AsyncIterator[TopicRecord]:
     """Yields the messages of a topic; see `TopicReader`. The stream keeps them, handled or not."""
     stream, subject = names.stream(topic), names.all_of(topic)
     info = await api.stream(stream)
     if info is None:
-        raise TopologyError(f"stream {stream} of topic {topic} is missing")
+        raise TopologyError(f"stream {stream} of topic {topic} is missing", code=TOPOLOGY_MISSING)
     first, last = info["state"]["first_seq"], info["state"]["last_seq"]
+
+    async def sequence_of(place: Point) -> int:
+        if isinstance(place, str):
+            return number_of(place)
+        return await sequence_at(api, stream, subject, place, (first, last))
+
     sequence = last + 1 if start is Start.LATEST else first
-    if isinstance(start, float):
-        sequence = await sequence_at(api, stream, subject, start, (first, last))
+    if not isinstance(start, Start):
+        sequence = max(first, await sequence_of(start))
+    if end is not None:
+        last = min(last, await sequence_of(end) - 1)
     while follow or sequence <= last:
         stored = await api.next_message(stream, sequence, subject)
         if not follow and (stored is None or stored["seq"] > last):

@@ -15,6 +15,7 @@ from typing import Final
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import TopologyError, TransportError
 from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
+from protoflow.transports.nats.jetstream import foreign_consumer
 from protoflow.transports.nats.jetstream.api import API, JSON, APIError
 from protoflow.transports.nats.jetstream.durables import adapt, differences, filter_of
 from protoflow.transports.nats.jetstream.puller import PIN_GROUP
@@ -54,6 +55,8 @@ class TopologyManager:
             return "this server has no delayed publish; NATS 2.12 has"
         if topic.startswith("="):
             return None  # a group's own stream has no limits
+        if source := self._names.source(topic):
+            return f"stream {source.name} of another program keeps no delays; publish it when due"
         options = self._options
         age, drops = self._limits.get(
             self._names.stream(topic), (options.max_age, options.max_bytes is not None)
@@ -109,6 +112,9 @@ class TopologyManager:
         names = self._names
         topic, group = settings.topic, settings.group
         stream = names.stream(topic)
+        if names.source(topic) is not None:
+            (durable,) = names.consumers(topic, group)
+            return [(stream, {"durable_name": durable}), self._retries(settings)]
         ordered = settings.ordering is not Ordering.NONE
         subjects = [[subject] for subject in names.subjects(topic)]
         if self._hears_replays(settings):
@@ -119,11 +125,15 @@ class TopologyManager:
                 stream,
                 self._durable(name, shard, settings) | (self._alone(settings) if ordered else {}),
             )
-            for name, shard in zip(names.durables(group), subjects, strict=True)
+            for name, shard in zip(names.consumers(topic, group), subjects, strict=True)
         ]
-        address = names.retry_topic(topic, group)
-        retries = self._durable(names.topic_token(topic), [names.subject(address)], settings)
-        return [*found, (names.group_stream(group), {**retries, "deliver_policy": "all"})]
+        return [*found, self._retries(settings)]
+
+    def _retries(self, settings: SubscriptionSettings) -> tuple[str, JSON]:
+        names, topic = self._names, settings.topic
+        address = names.subject(names.retry_topic(topic, settings.group))
+        retries = self._durable(names.topic_token(topic), [address], settings)
+        return names.group_stream(settings.group), {**retries, "deliver_policy": "all"}
 
     def _hears_replays(self, settings: SubscriptionSettings) -> bool:
         """Whether replays are delivered with the messages of their keys, to a single client."""
@@ -188,6 +198,7 @@ class TopologyManager:
             *(
                 self.topic_stream(topic, dead_letters=topic in dead_letters)
                 for topic in sorted(topics)
+                if self._names.source(topic) is None
             ),
             *map(self.group_stream, sorted(groups)),
         ]
@@ -204,13 +215,16 @@ class TopologyManager:
     async def ensure_topic(self, topic: str) -> list[str]:
         """Creates the stream of a topic that no topology named. Returns the problem. Raises
         TransportError if this is unknown now."""
+        if (source := self._names.source(topic)) is not None:
+            there = await self._api.stream(source.name) is not None
+            return [] if there else [f"stream {source.name} is missing"]
         wanted = self.topic_stream(topic)
         found = await self._api.stream(wanted["name"])
         if found is None:
             try:
                 found = await self._api.create_stream(wanted)
             except APIError as error:
-                if error.code in _IN_THE_WAY:
+                if error.err_code in _IN_THE_WAY:
                     return [f"stream {wanted['name']}: {error}"]
                 raise
         return self._compare_stream(wanted, found["config"])
@@ -258,8 +272,14 @@ class TopologyManager:
     ) -> list[str]:
         """Creates or compares the durables of a subscription and returns the problems. With
         `adapts`, settings from the options or the ordering are changed in place."""
-        problems = []
+        problems: list[str] = []
+        source = self._names.source(settings.topic)
         for stream, wanted in self.durables(settings):
+            if source is not None and stream == source.name:
+                problems += await foreign_consumer.problems(
+                    self._api, stream, wanted["durable_name"]
+                )
+                continue
             name = f"consumer {wanted['durable_name']} of stream {stream}"
             try:
                 found = await self._api.consumer(stream, wanted["durable_name"])

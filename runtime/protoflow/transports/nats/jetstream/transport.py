@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from protoflow.contract.spec import Ordering, Start
+from protoflow.error_codes import TOPOLOGY_MISSING
 from protoflow.errors import AuthenticationError, CapabilityError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -20,8 +21,9 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
-from protoflow.transport.topic_reader import TopicRecord
-from protoflow.transports.nats.jetstream.api import API, STREAM_NOT_FOUND, APIError
+from protoflow.transport.topic_reader import Point, TopicRecord
+from protoflow.transports.nats.jetstream import foreign_consumer
+from protoflow.transports.nats.jetstream.api import API, JSON, STREAM_NOT_FOUND, APIError
 from protoflow.transports.nats.jetstream.buffers import Buffer, OrderedBuffer
 from protoflow.transports.nats.jetstream.consumers import Consumers, Ephemeral
 from protoflow.transports.nats.jetstream.dead_letters import JetStreamDeadLetterStore
@@ -53,7 +55,7 @@ class JetStreamTransport:
         self._settings = settings
         self._options = options
         self._connection = NatsConnection(settings, options)
-        self._names = JetStreamNames(options.prefix, options.shards)
+        self._names = JetStreamNames(options.prefix, options.shards, settings.sources)
         self._api = API(self._connection, options.domain)
         self._topology = TopologyManager(self._api, self._names, options)
         self._publisher = JetStreamPublisher(
@@ -77,8 +79,10 @@ class JetStreamTransport:
             leases=True,
             lag=True,
             reads_topics=True,
+            keeps_settled=True,
             broadcast=True,
             proves_killers=True,
+            sources=True,
         )
 
     async def open(self) -> None:
@@ -135,12 +139,17 @@ class JetStreamTransport:
         retries = self._names.retry_topic(settings.topic, settings.group)
         # An ordered lane waits without giving messages back: a redelivered message would be out of
         # order.
-        deferred = self._topology.schedules and settings.ordering is Ordering.NONE
+        schedules = self._topology.schedules
+        deferred = schedules and settings.ordering is Ordering.NONE
         durables = self._topology.durables(settings)
+        if settings.source is not None:
+            deferred = True  # the consumer of another program keeps no wait
+            settings = await self._leased(settings, *durables[0])
         subscription = JetStreamSubscription(
             Consumers(self._api, settings, durables, self._settings.on_lost_position),
             listener,
             retry_topic=retries if deferred else None,
+            schedules=schedules,
             marks=StartMarks(self._api, self._names, settings),
         )
         for shard, (stream, config) in enumerate(durables):
@@ -149,6 +158,16 @@ class JetStreamTransport:
                 subscription, stream, config["durable_name"], _RETRY if last else shard
             )
         return await self._join(subscription)
+
+    async def _leased(
+        self, settings: SubscriptionSettings, stream: str, durable: JSON
+    ) -> SubscriptionSettings:
+        """Returns a subscription whose leases fit the consumer of another program."""
+        name = durable["durable_name"]
+        if (found := await self._api.consumer(stream, name)) is None:
+            raise TopologyError(f"consumer {name} of stream {stream} is missing")
+        foreign_consumer.warn_of_limit(stream, name, found["config"])
+        return replace(settings, lease=foreign_consumer.lease(found["config"], settings.lease))
 
     async def _join(self, subscription: JetStreamSubscription) -> JetStreamSubscription:
         await self._connection.join(subscription)
@@ -166,10 +185,15 @@ class JetStreamTransport:
         return self._connection.problem
 
     def read_topic(
-        self, topic: str, *, start: Start | float, follow: bool
+        self,
+        topic: str,
+        *,
+        start: Start | Point,
+        end: Point | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[TopicRecord]:
         """As `TopicReader.read_topic`."""
-        return read_topic(self._api, self._names, topic, start, follow)
+        return read_topic(self._api, self._names, topic, start, end, follow=follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
         """As `MessageFinder.find_message`."""
@@ -178,7 +202,7 @@ class JetStreamTransport:
     async def lag(self, topic: str, group: str) -> Lag:
         """See `LagReader.lag`; messages that wait for a retry count, too."""
         names, waiting = self._names, 0
-        consumers = [(names.stream(topic), durable) for durable in names.durables(group)]
+        consumers = [(names.stream(topic), durable) for durable in names.consumers(topic, group)]
         consumers.append((names.group_stream(group), names.topic_token(topic)))
         for stream, durable in consumers:
             info = await self._api.consumer(stream, durable)
@@ -228,8 +252,10 @@ class JetStreamTransport:
         try:
             name = await consumers.create()
         except APIError as error:
-            if error.code == STREAM_NOT_FOUND:
-                raise TopologyError(f"{settings.name}: stream {stream} is missing") from error
+            if error.err_code == STREAM_NOT_FOUND:
+                raise TopologyError(
+                    f"{settings.name}: stream {stream} is missing", code=TOPOLOGY_MISSING
+                ) from error
             raise
         subscription = JetStreamSubscription(consumers, listener)
         self._add_puller(subscription, stream, name, 0)

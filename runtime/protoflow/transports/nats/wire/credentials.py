@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from protoflow.config.url import TransportURL
+from protoflow.error_codes import MISSING_EXTRA, TRANSPORT_OPTION
 from protoflow.errors import ConfigError
 from protoflow.transports.nats.options import ConnectionOptions
 
@@ -16,7 +17,10 @@ def credentials(url: TransportURL, options: ConnectionOptions) -> dict[str, Any]
     user, password = options.login(url)
     keys = options.nkey_seed or options.nkey_file or options.credentials_file
     if keys and importlib.util.find_spec("nkeys") is None:
-        raise ConfigError("transport: nats: NKeys and credentials files need: pip install nkeys")
+        raise ConfigError(
+            "transport: nats: NKeys and credentials files need: pip install nkeys",
+            code=MISSING_EXTRA,
+        )
     found: dict[str, Any] = {}
     if options.token:
         found["token"] = options.token.reveal()
@@ -28,7 +32,8 @@ def credentials(url: TransportURL, options: ConnectionOptions) -> dict[str, Any]
         if "BEGIN NATS USER JWT" not in _readable("credentials_file", options.credentials_file):
             raise ConfigError(
                 f"transport: nats: option credentials_file: {options.credentials_file} holds no"
-                " NATS USER JWT; make it with nsc generate creds"
+                " NATS USER JWT; make it with nsc generate creds",
+                code=TRANSPORT_OPTION,
             )
         found["user_credentials"] = options.credentials_file
     if options.nkey_file:
@@ -45,7 +50,9 @@ def _readable(option: str, path: str) -> str:
         return Path(path).read_text()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no text file"
-        raise ConfigError(f"transport: nats: option {option}: {path}: {why}") from error
+        raise ConfigError(
+            f"transport: nats: option {option}: {path}: {why}", code=TRANSPORT_OPTION
+        ) from error
 
 
 def _check_seed(option: str, seed: str) -> None:
@@ -55,5 +62,6 @@ def _check_seed(option: str, seed: str) -> None:
         nkeys.from_seed(seed.strip().encode()).wipe()
     except Exception:  # nkeys raises any exception of its parts, which may contain the seed
         raise ConfigError(
-            f"transport: nats: option {option} holds no NKey seed; it begins with SU"
+            f"transport: nats: option {option} holds no NKey seed; it begins with SU",
+            code=TRANSPORT_OPTION,
         ) from None

@@ -10,6 +10,7 @@ from typing import Any
 
 from nats import errors
 
+from protoflow.error_codes import TLS
 from protoflow.errors import AuthenticationError, ConnectionFailedError, TransportError
 from protoflow.transport.interface import TransportSettings
 from protoflow.transports.nats.options import ConnectionOptions
@@ -129,10 +130,11 @@ class Dialer:
         if isinstance(error, _TLSMissing):
             return ConnectionFailedError(
                 f"{url.safe} does not demand TLS; configure it there, or use the scheme "
-                f"{url.scheme.removesuffix('+tls')}://"
+                f"{url.scheme.removesuffix('+tls')}://",
+                code=TLS,
             )
         if isinstance(error, ssl.SSLError):
-            return ConnectionFailedError(f"{url.safe}: TLS failed: {error.reason}")
+            return ConnectionFailedError(f"{url.safe}: TLS failed: {error.reason}", code=TLS)
         if any(word in str(error).lower() for word in _AUTHENTICATION):
             return AuthenticationError(
                 f"{url.safe} refused the credentials; check user and password, token, "

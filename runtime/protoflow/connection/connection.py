@@ -1,21 +1,17 @@
-"""Publishing without consuming: `connect` for the event loop, `connect_sync` without one."""
+"""Publishing on the event loop: `connect`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from protoflow.clock import Clock
 from protoflow.config.named_transports import DEFAULT
 from protoflow.config.settings import Config
-from protoflow.contract.spec import PublicationSpec
-from protoflow.errors import ConfigError, ProtoflowError
-from protoflow.message import Message
-from protoflow.output import AnyOutput
+from protoflow.errors import ConfigError
 from protoflow.publishing.event_publisher import EventPublisher
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.routing.routes import Routes
@@ -25,12 +21,10 @@ from protoflow.transports import create
 
 if TYPE_CHECKING:
     from protoflow.journal import Journal
-    from protoflow.outbox.binding import Destination, SyncBoundPublisher
+    from protoflow.outbox.binding import Destination
     from protoflow.transport.kit.dead_letters import DeadLetters
 
 _log = logging.getLogger("protoflow.service")
-
-T = TypeVar("T")
 
 
 def transport_for(
@@ -74,6 +68,7 @@ def transport_settings(config: Config, clock: Clock, name: str = DEFAULT) -> Tra
         require_subscriber=config.require_subscriber,
         on_lost_position=config.on_lost_position,
         topology=config.topology,
+        sources=Routes(config).sources(name),
     )
 
 
@@ -159,9 +154,13 @@ class Connection(EventPublisher):
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError, AuthenticationError."""
         await self._transport.open()
-        self._publisher.open()
-        if self.journal is not None:
-            self.journal.open()
+        try:
+            self._publisher.open()
+            if self.journal is not None:
+                self.journal.open()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""
@@ -170,7 +169,10 @@ class Connection(EventPublisher):
             self._destination.close()
         await self._transport.close()
         if self.journal is not None:
-            await asyncio.to_thread(self.journal.close)
+            try:
+                await asyncio.to_thread(self.journal.close)
+            except RuntimeError:  # the interpreter ends, and starts no thread any more
+                self.journal.close()
 
     async def __aenter__(self) -> Connection:
         await self.open()
@@ -192,98 +194,9 @@ def connect(url: str | None = None, **settings: Any) -> Connection:
         url: the transport URL; by default that of the config.
         settings: any fields of `Config`.
     """
-    return Connection(_config(url, settings))
+    return Connection(configured(url, settings))
 
 
-def connect_sync(url: str | None = None, **settings: Any) -> SyncConnection:
-    """Like `connect`, without an event loop: `with protoflow.connect_sync(url) as publisher`."""
-    return SyncConnection(_config(url, settings))
-
-
-def _config(url: str | None, settings: dict[str, Any]) -> Config:
+def configured(url: str | None, settings: dict[str, Any]) -> Config:
+    """Returns the settings of a connection."""
     return Config(**settings) if url is None else Config(transport=url, **settings)
-
-
-class SyncConnection:
-    """A connection whose event loop runs in a thread of its own; a context manager."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._connection: Connection | None = None
-
-    def publish_outputs(
-        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
-    ) -> list[str]:
-        """Publishes outputs and returns their ids. See `SyncPublisher`."""
-        return self._run(self._opened().publish_outputs(publication, outputs))
-
-    def publish(self, *messages: Message) -> None:
-        """Publishes raw messages. Raises PublishError."""
-        self._run(self._opened().publish(*messages))
-
-    def bind(self, connection: object) -> SyncBoundPublisher:
-        """Returns a publisher for the transaction that is open on a database connection, of
-        psycopg or sqlite3."""
-        from protoflow.outbox.binding import SyncBoundPublisher
-
-        opened, loop = self._opened(), self._loop
-        if loop is None:
-            raise _not_open()
-        return SyncBoundPublisher(
-            opened.message_publisher, opened.destination, connection, self._run,
-            loop.call_soon_threadsafe,
-        )  # fmt: skip
-
-    def __enter__(self) -> SyncConnection:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="protoflow-connection", daemon=True
-        )
-        self._thread.start()
-        try:
-            self._connection = self._run(self._open())
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._run(self._opened().close())
-        finally:
-            self._end()
-
-    async def _open(self) -> Connection:
-        connection = Connection(self._config)
-        await connection.open()
-        return connection
-
-    def _opened(self) -> Connection:
-        if self._connection is None:
-            raise _not_open()
-        return self._connection
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            coroutine.close()
-            raise _not_open()
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def _end(self) -> None:
-        loop, thread = self._loop, self._thread
-        self._loop = self._thread = self._connection = None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-
-
-def _not_open() -> ProtoflowError:
-    return ProtoflowError("not open: publish within `with protoflow.connect_sync(...)`")

@@ -1,0 +1,139 @@
+"""A stream and a group of other programs as the source of a topic."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from protoflow.errors import PublishRefusedError, TopologyError
+from protoflow.transports.redis.foreign_records import decode_foreign
+
+from tests.acceptance.contract import pb
+from tests.transports import source_walk
+from tests.transports.source_walk import Walk
+
+
+class ForeignStream:
+    """A stream with a group of its owner, and a group of somebody else."""
+
+    def __init__(self, client: Any) -> None:
+        self.name = f"legacy:orders:{uuid.uuid4().hex[:8]}"
+        self.group = "Legacy group"
+        self.client = client
+
+    async def create(self) -> None:
+        await self.client.xgroup_create(self.name, self.group, "0", mkstream=True)
+        await self.client.xgroup_create(self.name, "other", "0")
+
+    @property
+    def source(self) -> Mapping[str, str]:
+        return {"name": self.name, "consumer": self.group}
+
+    async def publish(
+        self, payload: bytes, content_type: str | None, headers: Mapping[str, str]
+    ) -> None:
+        named = {**headers, **({"content-type": content_type} if content_type else {})}
+        await self.client.xadd(self.name, {**named, "payload": payload})
+
+    async def topology(self) -> Any:
+        """Groups without what consuming changes, and no consumers that are left over."""
+        groups = await self.client.xinfo_groups(self.name)
+        first = await self.client.xinfo_stream(self.name)
+        keys = [key async for key in self.client.scan_iter(f"{self.name}*")]
+        consumers = await self.client.xinfo_consumers(self.name, self.group)
+        names = [each["name"] for each in groups]
+        return names, first["max-deleted-entry-id"], first["entries-added"] > 0, keys, consumers
+
+    async def waiting(self) -> int:
+        for each in await self.client.xinfo_groups(self.name):
+            if each["name"] == self.group.encode():
+                return int(each["lag"] or 0) + int(each["pending"])
+        raise AssertionError("the group is gone")
+
+
+@pytest.fixture
+async def place(client: Any) -> AsyncIterator[ForeignStream]:
+    place = ForeignStream(client)
+    await place.create()
+    await place.publish(b'{"number": 0}', None, {})
+    yield place
+    await client.delete(place.name)
+
+
+@pytest.fixture
+async def walk(url: str, place: ForeignStream) -> Walk:
+    (entry,) = await place.client.xreadgroup(place.group, "old", {place.name: ">"})
+    await place.client.xack(place.name, place.group, entry[1][0][0])
+    await place.client.xgroup_delconsumer(place.name, place.group, "old")
+    return Walk(url, place)
+
+
+async def test_foreign_messages_are_handled(walk: Walk) -> None:
+    await source_walk.foreign_messages_are_handled(walk)
+
+
+async def test_failures_are_retried_and_dead_lettered_beside(walk: Walk) -> None:
+    await source_walk.failures_are_retried_and_dead_lettered_beside(walk)
+
+
+async def test_topology_is_verified_and_publishing_is_refused(walk: Walk) -> None:
+    await source_walk.topology_is_verified_and_published_to(walk, publishes=False)
+    async with walk.running() as service:
+        with pytest.raises(PublishRefusedError, match=f"the stream {walk.place.name} of other"):
+            await service.publish_proto("tasks", pb.Task(number=1))
+
+
+async def test_a_missing_group_is_not_created(walk: Walk, place: ForeignStream) -> None:
+    place.group = "missing"
+    with pytest.raises(TopologyError, match=f"XGROUP CREATE {place.name} missing"):
+        async with walk.running():
+            pass
+
+
+async def test_entries_of_lost_consumers_are_claimed_and_those_of_others_are_not(
+    walk: Walk, place: ForeignStream
+) -> None:
+    for number in (1, 2, 3):
+        await place.publish(b'{"number": %d}' % number, None, {})
+    for consumer in ("protoflow~crashed", "running elsewhere"):
+        await place.client.xreadgroup(place.group, consumer, {place.name: ">"}, count=1)
+    await asyncio.sleep(0.6)  # longer than the lease
+    async with walk.running(lease=0.5):
+        await walk.until(lambda: len(walk.runs) == 2)
+        await asyncio.sleep(0.3)
+        assert sorted(run.number for run in walk.runs) == [1, 3]
+        assert await place.waiting() == 1
+
+
+def test_entries_of_watermill_are_read() -> None:
+    metadata = b"\x82\xa4name\xa9a.B.Order\xd9\x06tenant\xda\x00\x04acme"
+    fields = [b"_watermill_message_uuid", b"w-1", b"metadata", metadata, b"payload", b"{}"]
+    message, problem = decode_foreign("tasks", "s:1-0", fields)
+    assert problem is None
+    assert (message.id, message.payload) == ("w-1", b"{}")
+    assert message.metadata["tenant"] == "acme"
+    assert message.metadata["name"] == "a.B.Order"
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ([b"a", b"1", b"b", b"2"], "no field holds the payload; 'a', 'b' are there"),
+        ([b"payload", b"x", b"h", b"\xff"], "a field is not text: UnicodeDecodeError"),
+        ([b"payload", b"x", b"_watermill_message_uuid", b"w", b"metadata", b"\x01"],
+         "a field is not text: ValueError"),
+        ([b"payload", b"x", b"_watermill_message_uuid", b"w", b"metadata", b"\x82\xa1a"],
+         "a field is not text: IndexError"),
+        ([b"only", b"x"], None),
+        ([], "no field holds the payload; none are there"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_a_problem_of_its_own(
+    fields: list[bytes], problem: str | None
+) -> None:
+    message, found = decode_foreign("tasks", "s:1-0", fields)
+    assert message.id in ("s:1-0", "w")
+    assert (found is None) if problem is None else (found or "").startswith(problem)
