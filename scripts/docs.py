@@ -22,7 +22,8 @@ from api_reference import api_reference  # type: ignore[import-not-found]  # bes
 from breaking_tables import breaking_tables  # type: ignore[import-not-found]  # beside it
 from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
-from protoflow import explanations, transports, wire
+from protoflow import transports, wire
+from protoflow.cli import explanations
 from protoflow.codecs.cloudevents import wrap
 from protoflow.config import Config
 from protoflow.config.url import TransportURL

@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from protoflow import error_codes, errors, explanations
+import pytest
+from protoflow import error_codes, errors
+from protoflow.cli import explanations
 from protoflow.error_codes import coded
 
 ROOT = Path(__file__).parents[1]
@@ -96,3 +98,18 @@ def test_an_error_that_repeats_another_keeps_its_code() -> None:
     cause = errors.TopologyError("gone")
     assert str(errors.PublishError(str(cause))) == "gone [PF304]"
     assert coded("gone [PF304]", "PF401") == "gone [PF304]"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a", "a [PF301]"),
+        ("a [PF302]", "a [PF302]"),
+        ("a: b [PF302]; c", "a: b; c [PF302]"),
+        ("a: b [PF302]; c [PF303]", "a: b; c [PF303]"),
+        ("a [PF302]\nb", "a [PF302]\nb [PF301]"),
+        ("", " [PF301]"),
+    ],
+)
+def test_a_text_has_one_code_at_its_end(text: str, shown: str) -> None:
+    assert error_codes.coded(text, error_codes.BROKER) == shown

@@ -1,4 +1,4 @@
-"""The code of each kind of error; `explanations.toml` has the cause and the fix of each.
+"""The code of each kind of error; `cli/explanations.toml` has the cause and the fix of each.
 
 A code is never given to another kind of error. Errors take it from their class, or from the
 argument `code=` if their class has several kinds.
@@ -116,5 +116,13 @@ _SUFFIX: Final = len(" [PF101]")
 
 
 def coded(text: str, code: str) -> str:
-    """Returns an error text with its code; a text that ends with a code keeps it."""
-    return text if text[-_SUFFIX:].startswith(" [PF") else f"{text} [{code}]"
+    """Returns an error text with its code at the end. If its last line quotes another error, the
+    code is that of the quoted error, which is closer to the cause."""
+    earlier, newline, line = text.rpartition("\n")
+    while (at := line.find(" [PF")) >= 0:
+        quoted = line[at : at + _SUFFIX]
+        if at + _SUFFIX == len(line):
+            return f"{earlier}{newline}{line}"
+        line = line[:at] + line[at + _SUFFIX :]
+        code = quoted[2:-1]
+    return f"{earlier}{newline}{line} [{code}]"

@@ -25,13 +25,24 @@ class _Millisecond:
     __slots__ = ("number", "numbers", "prefix")
 
     def __init__(self, number: int) -> None:
+        encode = _encode or _encoder()
         random = os.urandom(10)
         self.number = number
-        self.prefix = _text(number.to_bytes(6, "big") + random)[: -_COUNTED // 5]
+        self.prefix = encode(number.to_bytes(6, "big") + random)[: -_COUNTED // 5]
         self.numbers: Iterator[int] = count(int.from_bytes(random[-3:], "big") % _FIRST)
 
 
 _current: _Millisecond | None = None
+_encode: Callable[[bytes], str] | None = None
+
+
+def _encoder() -> Callable[[bytes], str]:
+    # Imported at the first id, because importing a `_pb2` must not load it.
+    global _encode
+    from ulid import base32
+
+    _encode = base32.encode
+    return _encode
 
 
 def _text(digest: bytes) -> str:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from protoflow import explanations
+from protoflow.cli import explanations
 
 from tests.packaging.conftest import ROOT
 

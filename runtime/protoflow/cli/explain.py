@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from protoflow import explanations
+from protoflow.cli import explanations
 
 
 @click.command("explain")

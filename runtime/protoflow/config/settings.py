@@ -9,14 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from protoflow.config import conversion, named_transports, setting_fields
-from protoflow.config.named_transports import (
-    DEFAULT,
-    NamedTransport,
-    RegistryTable,
-    RouteSettings,
-    RouteTable,
-    TransportTable,
-)
+from protoflow.config.named_transports import DEFAULT, NamedTransport, RouteSettings
 from protoflow.config.secret import Secret
 from protoflow.config.setting_fields import NOT_NEGATIVE, PORT, POSITIVE, Default, setting
 from protoflow.config.sources import from_environment, from_file, known_only
@@ -48,11 +41,13 @@ class Config:
 
     transport: str | TransportURL = setting(TransportURL(scheme="memory"), "URL of the broker")
     transport_options: Mapping[str, Any] = setting({}, "options of the transport")
-    transports: TransportTable = setting({}, "further transports by name: url, and their options")
-    topics: RouteTable = setting(
+    transports: named_transports.TransportTable = setting(
+        {}, "further transports by name: url, and their options"
+    )
+    topics: named_transports.RouteTable = setting(
         {}, "by topic of the contract: transport, source, and options of its schema_registry"
     )
-    groups: RouteTable = setting({}, "by group of the contract: transport, from which it consumes")
+    groups: named_transports.RouteTable = setting({}, "by group: transport, where it consumes")
     namespace: str = setting("", "prefix of every physical name, joined with two dots")
     variables: Mapping[str, str] = setting({}, "values of the {variables} in topics and groups")
     source: str = setting("protoflow", "CloudEvents source, if the contract names none")
@@ -108,7 +103,7 @@ class Config:
     outbox: str | TransportURL | None = setting(
         None, "URL of the PostgreSQL or SQLite database whose outbox a service relays"
     )
-    schema_registry: RegistryTable | None = setting(None, "URL, or a table")
+    schema_registry: named_transports.RegistryTable | None = setting(None, "URL, or a table")
     journal: str = setting("", "path of the journal, a SQLite file; empty: none")
     journal_successes: bool = setting(False, "the journal also records publishes and successes")
     journal_max_bytes: int = setting(

@@ -13,7 +13,7 @@ from protoflow.scheduling.job import Job
 class Host(Protocol):
     """The engine of a subscription, as its components see it."""
 
-    def run_again(self, job: Job) -> None:
+    def run_again(self, job: Job, /) -> None:
         """Runs a job again whose wait has ended, and which has kept its turn."""
 
     def run_singly(self, jobs: Sequence[Job]) -> None:

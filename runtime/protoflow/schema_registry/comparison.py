@@ -68,6 +68,7 @@ async def _compared(
 ) -> Comparison:
     row = Comparison(subject=subject, file=file.name, message=message, state="+")
     client = registry.client
+    body: dict[str, Any] | None = None
     try:
         body = await registry.body_of(file, options)
         if options.auto_register:
@@ -76,12 +77,11 @@ async def _compared(
     except IncompatibleError as error:
         return replace(row, state="!", note=str(error))
     except NotRegisteredError as error:
-        missing = str(error)
+        if body is None:  # it is about an import
+            return replace(row, note=f"{str(error).partition(',')[0]} is not registered")
     else:
         version = registered.version or None
         return replace(row, state="=", id=registered.id, version=version)
-    if missing.startswith("import "):
-        return replace(row, note=f"{missing.partition(',')[0]} is not registered")
     problems = await client.incompatibilities(subject, body)
     if problems:
         return replace(row, state="!", note="; ".join(problems))

@@ -57,7 +57,7 @@ def _end(reader: LogReader, end: Point | None) -> int:
 
 
 def _at(reader: LogReader, place: Point) -> int:
-    if isinstance(place, float):
+    if not isinstance(place, str):
         return reader.at_time(place)
     position = number_of(place)
     if reader.first() < position < reader.end() and reader.previous(position) is None:

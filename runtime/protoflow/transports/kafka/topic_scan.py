@@ -68,7 +68,7 @@ class TopicScan:
         position `PARTITION/OFFSET`, or several with commas; other partitions are left out."""
         if start is Start.LATEST:
             return dict(ends)
-        if not isinstance(start, float):
+        if isinstance(start, Start | str):
             first: dict[TopicPartition, int] = await self._consumer.beginning_offsets(self._tps)
             return first if isinstance(start, Start) else _offsets(start, first)
         at = await self._consumer.offsets_for_times(

@@ -100,7 +100,7 @@ async def _begin(connection: RedisConnection, stream: str, start: Start | Point)
 
 def _id_at(place: Point) -> bytes:
     """Returns the id of the first entry at a place."""
-    if isinstance(place, float):
+    if not isinstance(place, str):
         return b"%d-0" % max(0, round(place * 1000))
     ms, _, sequence = place.partition("-")
     return b"%d-%d" % (number_of(ms), number_of(sequence or "0"))

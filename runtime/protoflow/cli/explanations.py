@@ -26,5 +26,5 @@ class Explanation:
 
 def load() -> dict[str, Explanation]:
     """Returns the explanation of each code, in the order of the codes."""
-    text = resources.files("protoflow").joinpath("explanations.toml").read_text("utf-8")
+    text = resources.files("protoflow.cli").joinpath("explanations.toml").read_text("utf-8")
     return {code: Explanation(code=code, **texts) for code, texts in tomllib.loads(text).items()}
