@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+from faststream.redis import RedisBroker
+from faststream.redis.parser.binary import BinaryMessageFormatV1
+from faststream.redis.parser.message import MessageFormat
 from protoflow.errors import PublishRefusedError, TopologyError
 from protoflow.transports.redis.foreign_records import decode_foreign
 
 from tests.acceptance.contract import pb
 from tests.transports import source_walk
 from tests.transports.source_walk import Walk
+
+
+class JSONMessage(MessageFormat):
+    """The envelope of earlier versions of FastStream."""
+
+    @classmethod
+    async def encode(cls, **message: Any) -> bytes:
+        found = await cls.build(**message)
+        return json.dumps({"data": found.data.decode(), "headers": found.headers}).encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> tuple[bytes, dict[str, Any]]:
+        raise NotImplementedError
 
 
 class ForeignStream:
@@ -116,6 +133,41 @@ def test_entries_of_watermill_are_read() -> None:
     assert (message.id, message.payload) == ("w-1", b"{}")
     assert message.metadata["tenant"] == "acme"
     assert message.metadata["name"] == "a.B.Order"
+
+
+async def test_messages_of_faststream_are_handled(
+    walk: Walk, place: ForeignStream, url: str
+) -> None:
+    for kind in (BinaryMessageFormatV1, JSONMessage):
+        async with RedisBroker(url, message_format=kind) as broker:
+            await broker.publish({"number": 6}, stream=place.name, headers={"tenant": "acme"})
+    async with walk.running():
+        await walk.until(lambda: len(walk.runs) == 2)
+        await walk.settled()
+    assert [run.number for run in walk.runs] == [6, 6]
+    assert {run.context.metadata["tenant"] for run in walk.runs} == {"acme"}
+
+
+async def test_envelopes_of_faststream_are_opened() -> None:
+    sent = await BinaryMessageFormatV1.encode(
+        message={"number": 7}, reply_to=None, headers={"tenant": "acme"}, correlation_id="c"
+    )
+    message, problem = decode_foreign("tasks", "s:1-0", [b"__data__", sent])
+    assert (message.payload, problem) == (b'{"number": 7}', None)
+    assert message.metadata["tenant"] == "acme"
+    assert message.metadata["content-type"] == "application/json"
+    for cut in range(12, len(sent) - len(b'{"number": 7}')):
+        _, problem = decode_foreign("tasks", "s:1-0", [b"__data__", sent[:cut]])
+        assert problem == "a field is not text: ValueError"
+    for raw in (
+        b'{"number": 7}',
+        b'{"data": "x", "number": 7}',
+        b'{"data": 7}',
+        b"[]",
+        b"\x08\x07",
+    ):
+        message, problem = decode_foreign("tasks", "s:1-0", [b"__data__", raw])
+        assert (message.payload, problem) == (raw, None)
 
 
 @pytest.mark.parametrize(

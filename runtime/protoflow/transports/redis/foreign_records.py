@@ -1,7 +1,7 @@
 """Entries of streams of other programs: one field holds the payload, the others are metadata.
 
 Watermill's entries have the fields `payload`, `_watermill_message_uuid` and `metadata`, which is a
-map in MessagePack.
+map in MessagePack. FastStream's entries have one field, with an envelope.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 from protoflow import wire
 from protoflow.codecs.bindings import KAFKA
 from protoflow.message import Message
+from protoflow.transports.redis import faststream_records
 
 #: The fields that hold the payload, in this order.
 _PAYLOADS: Final = (b"payload", b"data", b"body", b"message", b"value", b"_payload")
@@ -32,6 +33,8 @@ def decode_foreign(topic: str, place: str, fields: Sequence[bytes]) -> tuple[Mes
         unreadable = f"no field holds the payload; {_listed(found)} are there, payload is needed"
     texts: list[tuple[str, str]] = []
     try:
+        if name == faststream_records.FIELD and payload is not None:
+            payload, texts = faststream_records.opened(payload)
         if wire.WATERMILL_ID.encode() in found and _METADATA in found:
             texts += _unpacked(found.pop(_METADATA)).items()
         texts += ((field.decode(), value.decode()) for field, value in found.items())
