@@ -56,6 +56,25 @@ def test_the_environment_names_places_and_keeps_what_the_file_says(tmp_path: Pat
     assert Routes(got).sources("audit").consumer("shop..audited", "g") == "billing"
 
 
+@pytest.mark.parametrize(
+    ("variable", "source"),
+    [
+        ("NAME", TopicSource(name="x", consumer="old", type="shop.v1.OrderPlaced")),
+        ("CONSUMER", TopicSource(name="AUDIT", consumer="x", type="shop.v1.OrderPlaced")),
+    ],
+)
+def test_one_value_of_the_environment_keeps_the_others_of_the_file(
+    tmp_path: Path, variable: str, source: TopicSource
+) -> None:
+    file = tmp_path / "protoflow.toml"
+    file.write_text(
+        'transport = "kafka://a"\n[topics.audited.source]\n'
+        'name = "AUDIT"\nconsumer = "old"\ntype = "shop.v1.OrderPlaced"\n'
+    )
+    environ = {f"PROTOFLOW_TOPICS__AUDITED__SOURCE__{variable}": "x"}
+    assert Config(file=file, environ=environ).routes["topics"]["audited"].source == source
+
+
 def test_without_sources_nothing_is_looked_up() -> None:
     sources = Routes(Config(environ={}, transport="kafka://a")).sources("default")
     assert not sources

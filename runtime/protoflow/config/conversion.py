@@ -153,7 +153,7 @@ def laid_over(base: Any, override: Any) -> Any:
     if isinstance(base, RouteSettings):
         return RouteSettings(
             transport=override.transport or base.transport,
-            source=override.source or base.source,
+            source=override.source.over(base.source) if override.source else base.source,
             schema_registry={**base.schema_registry, **override.schema_registry},
         )
     if isinstance(base, Mapping):

@@ -173,7 +173,7 @@ def mistakes_in(
     tables: Mapping[str, Mapping[str, RouteSettings]],
     handlers: Mapping[str, str],
 ) -> Iterator[str]:
-    """Yields unknown, unused and repeated transports.
+    """Yields unknown, unused and repeated transports, and sources without a name.
 
     Args:
         transports: by name; `default` first, which is the setting `transport`.
@@ -192,6 +192,12 @@ def mistakes_in(
         if name not in known:
             hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
             yield f"{setting}: no transport {name!r}{hint}"
+    for key, route in tables["topics"].items():
+        if route.source is not None and not route.source.name:
+            yield (
+                f"topics.{key!r}.source.name: is missing; set the queue, stream or topic at the "
+                "broker"
+            )
     same: dict[str, NamedTransport] = {}
     for name, transport in transports.items():
         if name != DEFAULT and name not in used.values():

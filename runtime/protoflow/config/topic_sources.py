@@ -25,12 +25,9 @@ def source_of(where: str, value: Any, mistakes: list[str]) -> TopicSource | None
         hint = did_you_mean(name, _FIELDS) or f"; known are {', '.join(_FIELDS)}"
         mistakes.append(f"{where}.{name}: no such setting{hint}")
     known = {name: str(value[name]) for name in _FIELDS if name in value}
-    if not known.get("name"):
-        mistakes.append(f"{where}.name: is missing; set the queue, stream or topic at the broker")
-        return None
     mistakes += (
         f"{where}.{name}: has control characters"
         for name, text in known.items()
         if not text.isprintable()
     )
-    return TopicSource(**known)
+    return TopicSource(**{"name": "", **known})  # another layer may set the name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Final
 
 from protoflow.dataclass_record import dataclass_record
@@ -34,6 +35,13 @@ class TopicSource:
     subject: str = ""
     type: str = ""
     content_type: str = ""
+
+    def over(self, base: TopicSource | None) -> TopicSource:
+        """Returns this source; what it does not set is as in another one."""
+        if base is None:
+            return self
+        names = (item.name for item in fields(self))
+        return TopicSource(**{name: getattr(self, name) or getattr(base, name) for name in names})
 
     def __str__(self) -> str:
         return f"{self.name} (consumer {self.consumer})" if self.consumer else self.name
