@@ -64,6 +64,10 @@ class ForeignStream:
         names = [each["name"] for each in groups]
         return names, first["max-deleted-entry-id"], first["entries-added"] > 0, keys, consumers
 
+    async def consumers(self) -> list[str]:
+        found = await self.client.xinfo_consumers(self.name, self.group)
+        return [each["name"].decode() for each in found]
+
     async def waiting(self) -> int:
         for each in await self.client.xinfo_groups(self.name):
             if each["name"] == self.group.encode():
@@ -133,6 +137,32 @@ def test_entries_of_watermill_are_read() -> None:
     assert (message.id, message.payload) == ("w-1", b"{}")
     assert message.metadata["tenant"] == "acme"
     assert message.metadata["name"] == "a.B.Order"
+
+
+async def test_many_held_entries_do_not_hide_those_of_a_lost_process(
+    walk: Walk, place: ForeignStream
+) -> None:
+    async with place.client.pipeline(transaction=False) as pipeline:
+        for number in range(1, 2002):
+            pipeline.xadd(place.name, {"payload": b'{"number": %d}' % number})
+        await pipeline.execute()
+    await place.client.xreadgroup(place.group, "running elsewhere", {place.name: ">"}, count=2000)
+    await place.client.xreadgroup(place.group, "protoflow~crashed", {place.name: ">"})
+    await asyncio.sleep(0.6)  # longer than the lease
+    async with walk.running(lease=0.5):
+        await walk.until(lambda: walk.runs)
+    assert [run.number for run in walk.runs] == [2001]
+
+
+async def test_consumers_of_lost_processes_are_removed(walk: Walk, place: ForeignStream) -> None:
+    for consumer in ("protoflow~crashed", "idle elsewhere"):
+        await place.client.xgroup_createconsumer(place.name, place.group, consumer)
+    await asyncio.sleep(1.1)  # longer than `max_hold`
+    async with walk.running(lease=0.5, max_hold=1.0):
+        async with asyncio.timeout(10):
+            while len(await place.consumers()) > 2:
+                await asyncio.sleep(0.05)
+    assert await place.consumers() == ["idle elsewhere"]
 
 
 async def test_messages_of_faststream_are_handled(

@@ -20,7 +20,6 @@ from protoflow.transports.redis.scripts import FOREIGN_LEAVE, FOREIGN_RENEW, FOR
 
 #: Our consumers, of which the lease is known. Those of other programs do not renew theirs.
 _OURS: Final = "protoflow~"
-_MOST: Final = 100
 
 
 class ForeignClaim(NamedTuple):
@@ -98,21 +97,41 @@ class ForeignStream:
 
     async def _abandoned(self, most: int) -> list[Delivery]:
         """Claims entries of our consumers after a lease, and of others after `max_hold`."""
-        command = self._connection.command
         lease, hold = (
             round(each * 1000) for each in (self._settings.lease, self._settings.max_hold)
         )
         found: list[Delivery] = []
-        pending = await command(
-            "XPENDING", self.name, self.group, "IDLE", lease, "-", "+", max(most, _MOST)
-        )
-        for id, consumer, idle, count in pending:
-            if len(found) >= most:
-                break
-            if not consumer.startswith(_OURS.encode()) and idle < hold:
+        for consumer in await self._holders(hold):
+            found += await self._claim(lease, most - len(found), consumer)
+        return found + await self._claim(hold, most - len(found))
+
+    async def _holders(self, hold: int) -> list[bytes]:
+        """Returns our consumers that hold entries; removes those of lost processes."""
+        holders: list[bytes] = []
+        reply = await self._connection.command("XINFO", "CONSUMERS", self.name, self.group)
+        for each in reply:
+            found = dict(zip(map(bytes.decode, each[::2]), each[1::2], strict=True))
+            name = found["name"]
+            if not name.startswith(_OURS.encode()):
                 continue
-            claimed = await command("XCLAIM", self.name, *self._who, lease, id)
-            found += [self._delivery(*each, deliveries=count + 1) for each in claimed if each[1]]
+            if found["pending"]:
+                holders.append(name)
+            elif found["idle"] > hold:  # if its process lives, the server makes it again
+                await self._connection.call(FOREIGN_LEAVE, self.name, self.group, name)
+        return holders
+
+    async def _claim(self, idle: int, most: int, *consumer: bytes) -> list[Delivery]:
+        """Claims entries that a consumer, or any, has not renewed for some milliseconds."""
+        found: list[Delivery] = []
+        if most < 1:
+            return found
+        command = self._connection.command
+        place = (self.name, self.group, "IDLE", idle, "-", "+", most, *consumer)
+        for id, _, _, count in await command("XPENDING", *place):
+            claimed = await command("XCLAIM", self.name, *self._who, idle, id)
+            # Redis 6.2 answers nil for an entry that its owner deleted.
+            entries = (each for each in claimed if each and each[1])
+            found += [self._delivery(*each, deliveries=count + 1) for each in entries]
         return found
 
     def _delivery(self, id: bytes, fields: Sequence[bytes], *, deliveries: int) -> Delivery:
