@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -12,7 +13,11 @@ import pytest
 from faststream.redis import RedisBroker
 from faststream.redis.parser.binary import BinaryMessageFormatV1
 from faststream.redis.parser.message import MessageFormat
+from protoflow import wire
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import PublishRefusedError, TopologyError
+from protoflow.transport.message_finder import MessageQuery
+from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.redis.foreign_records import decode_foreign
 
 from tests.acceptance.contract import pb
@@ -163,6 +168,36 @@ async def test_consumers_of_lost_processes_are_removed(walk: Walk, place: Foreig
             while len(await place.consumers()) > 2:
                 await asyncio.sleep(0.05)
     assert await place.consumers() == ["idle elsewhere"]
+
+
+async def test_a_message_is_found_in_the_stream_and_among_the_retries(
+    walk: Walk, place: ForeignStream
+) -> None:
+    walk.failing.add(1)
+    topic = f"{walk.namespace}..tasks"
+    late = DeliveryPolicy(retry=RetryPolicy(max_attempts=3, initial_backoff=60.0, max_backoff=60.0))
+    async with walk.running(handlers={"suite.v1.Work.Work": late}) as service:
+        await place.publish(b'{"number": 1}', None, {wire.WATERMILL_ID: "w-1"})
+        await walk.until(lambda: walk.runs)
+        await walk.settled()
+        await place.publish(b'{"number": 2}', None, {wire.CAUSATION_ID: "w-1"})
+        await walk.until(lambda: len(walk.runs) == 2)
+        settings = SubscriptionSettings(
+            name="tasks/workers", topic=topic, group=f"{walk.namespace}..workers"
+        )
+        query = MessageQuery(
+            id="w-1", topics=(topic,), subscriptions=(settings,), since=time.time() - 60
+        )
+        found = await service.transport.find_message(query)  # type: ignore[attr-defined]  # optional
+    assert not found.not_searched
+    places = [each.topic for each in found.sightings]
+    assert places[0] == f"stream {place.name}"
+    assert len(places) == 2
+    assert [each.message.payload for each in found.sightings] == [b'{"number": 1}'] * 2
+    assert len(found.caused) == 1
+    (state,) = found.groups
+    assert state.group == f"{walk.namespace}..workers"
+    assert state.state.startswith("waiting for ")
 
 
 async def test_messages_of_faststream_are_handled(

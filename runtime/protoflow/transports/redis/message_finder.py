@@ -33,17 +33,31 @@ async def find_message(
     for topic in query.topics:
         if query.since is None:
             found.not_searched.append(f"{topic}: {NO_TIME}")
-        elif await topics.find(topic) is None:
-            found.not_searched.append(f"topic {topic} does not exist")
-        else:
-            for stream in await topics.streams(topic):
-                for position, fields in await _search(connection, query, topic, stream, found):
+            continue
+        if streams := await _streams(topics, topic, query):
+            for stream in streams:
+                entries = await _search(connection, topics, query, topic, stream, found)
+                for position, fields in entries:
                     await _judge(connection, topics, query, topic, stream, position, fields, found)
+        else:
+            found.not_searched.append(f"topic {topic} does not exist")
+    return found
+
+
+async def _streams(topics: Topics, topic: str, query: MessageQuery) -> list[str]:
+    """Returns the streams of a topic; of a source, also those of its groups' retries."""
+    found = [] if topics.is_own(topic) else await topics.streams(topic)
+    groups = [each.group for each in query.subscriptions if each.topic == topic]
+    own = [topics.own_topic(topic, group) for group in groups]
+    for each in dict.fromkeys((topic,) if topics.is_own(topic) else own):
+        if await topics.find(each) is not None:
+            found += await topics.streams(each)
     return found
 
 
 async def _search(
     connection: RedisConnection,
+    topics: Topics,
     query: MessageQuery,
     topic: str,
     stream: str,
@@ -57,7 +71,9 @@ async def _search(
     while read < query.limit:
         entries = await page(connection, stream, first, last, min(_PAGE, query.limit - read))
         mine += [
-            (entry[0], entry[1]) for entry in entries if _sees(query, topic, stream, entry, found)
+            (entry[0], entry[1])
+            for entry in entries
+            if _sees(topics, query, topic, stream, entry, found)
         ]
         read += len(entries)
         if len(entries) < _PAGE:
@@ -74,10 +90,15 @@ async def _search(
 
 
 def _sees(
-    query: MessageQuery, topic: str, stream: str, entry: list[Any], found: FoundMessages
+    topics: Topics,
+    query: MessageQuery,
+    topic: str,
+    stream: str,
+    entry: list[Any],
+    found: FoundMessages,
 ) -> bool:
     """Returns whether an entry is the message; notes it, and the messages that it caused."""
-    record = as_record(TopicRecord, topic, entry)
+    record = as_record(TopicRecord, topic, entry, own=not topics.is_source(stream, topic))
     is_caused = record.message.metadata.get(wire.CAUSATION_ID) == query.id
     if record.message.id != query.id and not is_caused:
         return False
@@ -107,7 +128,8 @@ async def _judge(
     for settings in query.subscriptions:
         if settings.topic != topic or settings.broadcast or only not in (None, settings.group):
             continue
-        group, info = settings.group, groups.get(settings.group)
+        group = topics.group_at(stream, topic, settings.group)
+        info = groups.get(group)
         if info is None:
             state = "the group does not exist"
         elif order(info["last-delivered-id"]) < order(position):
@@ -119,4 +141,8 @@ async def _judge(
             state = "waiting" if late <= 0 else f"waiting for {late:.0f} s more"
         else:
             state = "settled"
-        found.groups.append(GroupState(topic=topic, group=group, state=state))
+        if not topics.is_own(topic):  # a retry has left the source, where it is settled
+            found.groups[:] = [
+                each for each in found.groups if (each.topic, each.group) != (topic, settings.group)
+            ]
+        found.groups.append(GroupState(topic=topic, group=settings.group, state=state))

@@ -70,6 +70,14 @@ class Topics:
         """Whether the stream of a topic is ours."""
         return self._sources.of(topic) is None
 
+    def is_source(self, stream: str, topic: str) -> bool:
+        """Whether a stream is the source of a topic."""
+        return stream == self._sources.place(topic)
+
+    def group_at(self, stream: str, topic: str, group: str) -> str:
+        """Returns the consumer group at one of the streams from which a group consumes a topic."""
+        return self._sources.consumer(topic, group) if self.is_source(stream, topic) else group
+
     def own_topic(self, topic: str, group: str) -> str:
         """Returns the topic of ours from which a group gets its replays."""
         return topic if self._sources.of(topic) is None else names.retry_topic(topic, group)
