@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import Any
 
 import nats
 import pytest
-from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StreamConfig
+from nats.js.api import DiscardPolicy, StreamConfig
 from protoflow.errors import TopologyError
 
 from tests.transports import source_walk
@@ -23,6 +24,7 @@ class ForeignStream:
         self.name = f"LEGACY_{uuid.uuid4().hex[:8]}"
         self.consumer = "billing-v1"
         self._subject = f"legacy.{uuid.uuid4().hex[:8]}"
+        self._client = client
         self._stream = client.jetstream()
 
     async def create(self, **consumer: Any) -> None:
@@ -36,15 +38,20 @@ class ForeignStream:
                 description="theirs",
             )
         )
-        config: dict[str, Any] = {"ack_wait": 2, "max_deliver": 4, "ack_policy": AckPolicy.EXPLICIT}
-        await self._stream.add_consumer(
-            self.name,
-            ConsumerConfig(
-                durable_name=self.consumer,
-                filter_subject=f"{self._subject}.orders.*",
-                **(config | consumer),
-            ),
-        )
+        await self.add_consumer(ack_wait=2_000_000_000, max_deliver=4, **consumer)
+
+    async def add_consumer(self, **config: Any) -> None:
+        """Makes the consumer, with settings as the server names them."""
+        wanted = {
+            "durable_name": self.consumer,
+            "filter_subject": f"{self._subject}.orders.*",
+            "ack_policy": "explicit",
+            **config,
+        }
+        subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{self.name}.{self.consumer}"
+        body = json.dumps({"stream_name": self.name, "config": wanted}).encode()
+        answer = json.loads((await self._client.request(subject, body)).data)
+        assert "error" not in answer, answer
 
     @property
     def source(self) -> Mapping[str, str]:
@@ -103,3 +110,23 @@ async def test_a_missing_consumer_is_not_created(walk: Walk, place: ForeignStrea
     with pytest.raises(TopologyError, match=r"nats consumer add LEGACY_.* missing --pull"):
         async with walk.running():
             pass
+
+
+async def test_a_consumer_without_payloads_is_refused(walk: Walk, place: ForeignStream) -> None:
+    place.consumer = "headers"
+    await place.add_consumer(headers_only=True)
+    with pytest.raises(TopologyError, match="it delivers headers only"):
+        async with walk.running():
+            pass
+
+
+async def test_limits_of_a_consumer_are_kept(walk: Walk, place: ForeignStream) -> None:
+    place.consumer = "small"
+    await place.add_consumer(max_batch=2, max_bytes=70_000, max_expires=1_000_000_000)
+    before = await place.topology()
+    for number in range(5):
+        await place.publish(b'{"number": %d}' % number, None, {})
+    async with walk.running():
+        await walk.until(lambda: len(walk.runs) == 5)
+        await walk.settled()
+    assert await place.topology() == before

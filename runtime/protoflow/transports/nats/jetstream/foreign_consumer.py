@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 from protoflow.errors import TransportError
 from protoflow.transports.nats.jetstream.api import API, JSON
@@ -28,6 +29,7 @@ async def problems(api: API, stream: str, consumer: str) -> list[str]:
         "it pushes; a pull consumer is needed": config.get("deliver_subject"),
         "its ack_policy must be explicit": config.get("ack_policy") != "explicit",
         "it has priority groups": config.get("priority_groups"),
+        "it delivers headers only, without payloads": config.get("headers_only"),
     }
     return [f"{name}: {text}" for text, wrong in refused.items() if wrong]
 
@@ -36,6 +38,29 @@ def lease(config: JSON, wanted: float) -> float:
     """Returns the seconds of a lease: the consumer redelivers after its own `ack_wait`."""
     waits = [config.get("ack_wait") or 0, *(config.get("backoff") or ())]
     return min((wanted, *(float(each) / _NS for each in waits if each)))
+
+
+class RequestLimits(NamedTuple):
+    """The largest request for messages; the server refuses larger ones.
+
+    Attributes:
+        batch: messages.
+        max_bytes: bytes.
+        expires: seconds that it waits at the server.
+    """
+
+    batch: int
+    max_bytes: int
+    expires: float
+
+    def within(self, config: JSON) -> RequestLimits:
+        """Returns these limits, or those of a consumer where they are lower."""
+        expires = (config.get("max_expires") or 0) / _NS
+        return RequestLimits(
+            batch=min(self.batch, config.get("max_batch") or self.batch),
+            max_bytes=min(self.max_bytes, config.get("max_bytes") or self.max_bytes),
+            expires=min(self.expires, expires or self.expires),
+        )
 
 
 def warn_of_limit(stream: str, consumer: str, config: JSON) -> None:

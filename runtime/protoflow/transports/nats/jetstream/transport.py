@@ -144,7 +144,9 @@ class JetStreamTransport:
         durables = self._topology.durables(settings)
         if settings.source is not None:
             deferred = True  # the consumer of another program keeps no wait
-            settings = await self._leased(settings, *durables[0])
+            durables[0] = await self._foreign(*durables[0])
+            lease = foreign_consumer.lease(durables[0][1], settings.lease)
+            settings = replace(settings, lease=lease)
         subscription = JetStreamSubscription(
             Consumers(self._api, settings, durables, self._settings.on_lost_position),
             listener,
@@ -154,20 +156,16 @@ class JetStreamTransport:
         )
         for shard, (stream, config) in enumerate(durables):
             last = shard == len(durables) - 1
-            self._add_puller(
-                subscription, stream, config["durable_name"], _RETRY if last else shard
-            )
+            self._add_puller(subscription, stream, config, _RETRY if last else shard)
         return await self._join(subscription)
 
-    async def _leased(
-        self, settings: SubscriptionSettings, stream: str, durable: JSON
-    ) -> SubscriptionSettings:
-        """Returns a subscription whose leases fit the consumer of another program."""
+    async def _foreign(self, stream: str, durable: JSON) -> tuple[str, JSON]:
+        """Returns the settings of a consumer of another program. Raises TopologyError."""
         name = durable["durable_name"]
         if (found := await self._api.consumer(stream, name)) is None:
             raise TopologyError(f"consumer {name} of stream {stream} is missing")
         foreign_consumer.warn_of_limit(stream, name, found["config"])
-        return replace(settings, lease=foreign_consumer.lease(found["config"], settings.lease))
+        return stream, {**found["config"], **durable}
 
     async def _join(self, subscription: JetStreamSubscription) -> JetStreamSubscription:
         await self._connection.join(subscription)
@@ -215,7 +213,7 @@ class JetStreamTransport:
         return Lag(messages=waiting)
 
     def _add_puller(
-        self, subscription: JetStreamSubscription, stream: str, consumer: str, shard: str | int
+        self, subscription: JetStreamSubscription, stream: str, config: JSON, shard: str | int
     ) -> None:
         settings, options = subscription.settings, self._options
         max_payload = self._connection.client.max_payload
@@ -223,18 +221,23 @@ class JetStreamTransport:
         ordered = settings.ordering is not Ordering.NONE and shard != _RETRY
         pins = self._topology.pins
         replays = self._names.subjects(self._names.replay_topic(settings.topic, settings.group))
+        limits = foreign_consumer.RequestLimits(
+            batch=options.fetch_batch,
+            # A message that does not fit would never be delivered.
+            max_bytes=max(settings.max_in_flight_bytes // 2, 2 * max_payload),
+            expires=options.fetch_expires,
+        ).within(config)
         puller = Puller(
             connection=self._connection,
             owner=subscription,
             buffer=OrderedBuffer(settings.ordering) if ordered else Buffer(),
             api=self._api.prefix,
             stream=stream,
-            consumer=consumer,
+            consumer=config["durable_name"],
             shard=shard,
-            batch=options.fetch_batch,
-            # A message that does not fit would never be delivered.
-            max_bytes=max(settings.max_in_flight_bytes // 2, 2 * max_payload),
-            expires=options.fetch_expires,
+            batch=limits.batch,
+            max_bytes=limits.max_bytes,
+            expires=limits.expires,
             window=(options.ordered_window if pins else 1) if ordered else 0,
             pin_timeout=settings.lease if ordered and pins else 0.0,
             own=shard == _RETRY,
@@ -258,5 +261,5 @@ class JetStreamTransport:
                 ) from error
             raise
         subscription = JetStreamSubscription(consumers, listener)
-        self._add_puller(subscription, stream, name, 0)
+        self._add_puller(subscription, stream, {"durable_name": name}, 0)
         return await self._join(subscription)
