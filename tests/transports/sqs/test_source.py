@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from aiobotocore.session import get_session
+from protoflow import wire
 
 from tests.transports import source_walk
 from tests.transports.source_walk import Walk
@@ -108,3 +109,16 @@ async def test_topology_is_verified_and_published_to(walk: Walk, place: ForeignQ
     await source_walk.topology_is_verified_and_published_to(walk)
     topics = await place.sns.list_topics()
     assert f"{walk.namespace}..tasks".replace(".", "-") not in str(topics)
+
+
+async def test_an_envelope_of_sns_is_no_message(walk: Walk, place: ForeignQueue) -> None:
+    topic = (await place.sns.create_topic(Name=f"{place.name}-topic"))["TopicArn"]
+    queue = (await place.attributes())["QueueArn"]
+    await place.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+    await place.sns.publish(TopicArn=topic, Message='{"number": 1}')
+    async with walk.running() as service:
+        _, (record,) = await walk.dead_letters(service, 1)
+        await walk.settled()
+    assert not walk.runs
+    assert "RawMessageDelivery" in record.message.metadata[wire.PF_ERROR_MESSAGE]
+    assert b'"Notification"' in (record.message.payload or b"")

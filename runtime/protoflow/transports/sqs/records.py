@@ -188,7 +188,21 @@ def decode(topic: str, raw: Mapping[str, Any]) -> Decoded:
         key=_bytes("its key", key, problems) if isinstance(key, str) else None,
         metadata=metadata,
     )
-    return Decoded(message, "; ".join(problems) or None, size)
+    return Decoded(message, "; ".join(problems) or _envelope_of_sns(raw), size)
+
+
+def _envelope_of_sns(raw: Mapping[str, Any]) -> str | None:
+    """Returns a problem for an envelope of SNS, which would be a message without fields."""
+    body = str(raw.get("Body", ""))
+    if raw.get("MessageAttributes") or not body.startswith("{") or '"TopicArn"' not in body:
+        return None
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if found.get("Type") != "Notification" or "Message" not in found:
+        return None
+    return "it is in an envelope of SNS; set RawMessageDelivery of its subscription"
 
 
 def _payload(body: str, encoding: str, kind: object, problems: list[str]) -> bytes | None:
