@@ -79,3 +79,20 @@ def test_groups_share_a_log_and_not_a_queue() -> None:
     assert len(plan(both, config(), PLAIN)) == 2
     assert "both consume old" in refused(both, Capabilities(sources=True))
     assert "both consume old (consumer c)" in refused(both, PLAIN, consumer="c")
+
+
+def test_a_source_on_another_transport_than_its_group_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    groups: dict[str, Any] = {"billing": {"transport": "audit"}}
+    capabilities = {"default": PLAIN, "audit": PLAIN}
+    items = [orders(group="billing"), orders("a.B.D", group="mail")]
+    for consumers, warnings in ((items, 0), (items[:1], 1)):
+        caplog.clear()
+        apart = Config(
+            environ={}, transport="kafka://a", topics={"orders": {"source": "old"}},
+            transports={"audit": "kafka://b"}, groups=groups,
+        )  # fmt: skip
+        plan(consumers, apart, capabilities)
+        found = [each for each in caplog.records if "source is not consumed" in each.message]
+        assert len(found) == warnings

@@ -69,6 +69,7 @@ def plan(
     conflicts += sources.conflicts(plans, capabilities)
     if conflicts:
         raise RegistrationError(conflicts)
+    sources.warn_of_unused(plans, routes)
     return _within(plans, capabilities, config, routes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,13 @@ from protoflow.config.options import did_you_mean
 from protoflow.config.settings import Config
 from protoflow.contract.spec import Ordering
 from protoflow.registrations import transports
+from protoflow.routing.routes import Routes
 from protoflow.transport.capabilities import Capabilities
 
 if TYPE_CHECKING:
     from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
+
+_log = logging.getLogger("protoflow.service")
 
 
 def conflicts(
@@ -41,6 +45,23 @@ def conflicts(
                 f"{settings.name} and {owner} both consume {source}: each would get a part of the "
                 "messages; handle them in one topic and group of the contract, or give each group "
                 "a source of its own"
+            )
+
+
+def warn_of_unused(plans: Sequence[SubscriptionPlan], routes: Routes) -> None:
+    """Warns of sources from which no group consumes, because it is on another transport."""
+    used = {plan.settings.topic for plan in plans if plan.settings.source is not None}
+    for settings in (plan.settings for plan in plans if plan.settings.topic not in used):
+        source = routes.sources(routes.of_topic(settings.topic)).of(settings.topic)
+        if source is not None:
+            _log.warning(
+                "a source is not consumed, because the group is on another transport than the "
+                "topic",
+                extra={
+                    "subscription": settings.name,
+                    "source": str(source),
+                    "transport": settings.transport,
+                },
             )
 
 
