@@ -235,6 +235,12 @@ async def test_envelopes_of_faststream_are_opened() -> None:
         assert (message.payload, problem) == (raw, None)
 
 
+def test_an_entry_of_watermill_may_have_no_metadata() -> None:
+    fields = [b"_watermill_message_uuid", b"w-1", b"metadata", b"\xc0", b"payload", b"{}"]
+    message, problem = decode_foreign("tasks", "s:1-0", fields)
+    assert (message.id, message.payload, problem) == ("w-1", b"{}", None)
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [

@@ -17,6 +17,8 @@ from protoflow.transports.redis import faststream_records
 #: The fields that hold the payload, in this order.
 _PAYLOADS: Final = (b"payload", b"data", b"body", b"message", b"value", b"_payload")
 _METADATA: Final = b"metadata"
+#: What Go writes for a map that was not made.
+_NIL: Final = b"\xc0"
 #: By the first byte in MessagePack: the number of bytes of a length that follows.
 _LENGTHS: Final = {0xDE: 2, 0xDF: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xC4: 1, 0xC5: 2, 0xC6: 4}
 
@@ -50,6 +52,8 @@ def _listed(found: Mapping[bytes, bytes]) -> str:
 
 def _unpacked(data: bytes) -> dict[str, str]:
     """Returns a map of texts in MessagePack. Raises ValueError, IndexError, UnicodeDecodeError."""
+    if data == _NIL:
+        return {}
     size, at = _length(data, 0)
     found: dict[str, str] = {}
     for _ in range(size):
