@@ -65,6 +65,8 @@ class Replay:
     async def _move(self, records: AsyncGenerator[TopicRecord, None], number: int | None) -> None:
         async with contextlib.aclosing(records):
             async for record in records:
+                for feed in self._feeds:
+                    feed.expect(record.message)
                 entry = await self._window.add(record)
                 self.read += 1
                 self.position, self.time = record.position, record.time
