@@ -36,6 +36,8 @@ async def read_topic(
         lasts = {stream: await last_id(connection, stream) or b"0-0" for stream in places}
     if end is not None:
         before = _id_at(end)
+        if order(before) == (0, 0):  # Redis refuses a range that ends before its first id
+            return
         lasts = {
             stream: last if order(last) < order(before) else b"(" + before
             for stream, last in lasts.items()
