@@ -1,4 +1,4 @@
-"""The feed of a version: its portions."""
+"""The feed of a version: its portions, and the messages that dead letters name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
+from protoflow import wire
 from protoflow.message import Action, Message, Settlement
-from protoflow.topic_replay.entries import Entry
+from protoflow.topic_replay.entries import Entry, Status
 from protoflow.topic_replay.feed import Feed
 from protoflow.topic_replay.replay import Replay
 from protoflow.topic_replay.window import Window
@@ -44,3 +45,16 @@ async def test_portions_of_large_messages_are_smaller_and_the_same_in_all_versio
     assert len(reported) == 150
     assert batches[0] == batches[1]
     assert max(batches[0]) == min(portion, 33)
+
+
+async def test_a_dead_letter_belongs_to_its_message_also_if_two_have_one_position() -> None:
+    """On Redis, each stream of a topic has its own positions."""
+    feed = Feed(0, lambda *_: None, lambda: None)
+    for id in "ab":
+        message = Message(id=id, topic="t", payload=b"")
+        feed.put(Entry(TopicRecord(message=message, position="5-0"), [None]))
+    first, second = await feed.receive(10, 1000)
+    origin = {wire.PF_ORIGINAL_SHARD: "0", wire.PF_ORIGINAL_POSITION: "5-0"}
+    feed.fail(Message(id="a", topic="dead", payload=b"", metadata=origin))
+    assert first.receipt.result.status is Status.FAILED
+    assert second.receipt.result.status is Status.UNHANDLED

@@ -21,6 +21,8 @@ from protoflow.topic_replay.window import WINDOW_BYTES
 _current: ContextVar[Ticket | None] = ContextVar("replayed", default=None)
 #: The most bytes of a portion, so that the window has room for a whole one.
 _PORTION_BYTES: Final = WINDOW_BYTES // 2
+#: Characters of an id that the smallest dead letter keeps, too.
+_ID: Final = 50
 #: Takes the result of a version of the handler.
 Settle = Callable[[Entry, int, Result], None]
 
@@ -55,8 +57,9 @@ class Feed:
         self._portions: deque[int] = deque()
         self._gathered = 0
         self._gathered_bytes = 0
-        #: The deliveries that are not settled, by shard and position, as dead letters name them.
-        self._open: dict[tuple[str, str], Ticket] = {}
+        #: The deliveries that are not settled, by what dead letters name: shard, position and id.
+        #: On Redis, messages in two streams of a topic may have the same position.
+        self._open: dict[tuple[str, str, str], Ticket] = {}
         self._ended = False
         self._changed = asyncio.Event()
 
@@ -91,6 +94,7 @@ class Feed:
             (
                 metadata.get(wire.PF_ORIGINAL_SHARD, ""),
                 metadata.get(wire.PF_ORIGINAL_POSITION, ""),
+                dead_letter.id[:_ID],
             )
         )
         if ticket is not None:
@@ -173,7 +177,7 @@ class Feed:
             message = _reprocessed(message, self._reprocess)
         shard, _, position = record.position.rpartition("/")
         ticket = Ticket(entry, self._version, self._failed)
-        self._open[shard or "0", position] = ticket
+        self._open[shard or "0", position, message.id[:_ID]] = ticket
         return Delivery(
             message=message,
             shard=shard or "0",
@@ -186,7 +190,8 @@ class Feed:
 
     def _close(self, delivery: Delivery) -> Ticket:
         ticket: Ticket = delivery.receipt
-        self._open.pop((str(delivery.shard), str(delivery.position)), None)
+        id = ticket.entry.record.message.id[:_ID]
+        self._open.pop((str(delivery.shard), str(delivery.position), id), None)
         return ticket
 
 
