@@ -122,6 +122,9 @@ def test_from_an_empty_directory_to_a_replayed_dead_letter(stranger: Stranger, b
     settings = stranger.folder / "protoflow.toml"
     settings.write_text(f'{settings.read_text()}journal = "journal.db"\njournal_successes = true\n')
 
+    # Others consume from the same broker; a member that comes or goes would repeat messages.
+    stranger.edit(f"proto/{name}/v1/orders.proto", '"billing"', f'"{name}"')
+
     stranger("generate")
     stranger("check")
     assert "1 passed" in stranger.test()

@@ -99,7 +99,9 @@ def test_no_call_hangs_or_lies_while_other_threads_close_and_open(tmp_path: Path
     assert not any(worker.is_alive() for worker in workers)
     assert confirmed
     assert refused
-    assert {text[:8] for text in refused} == {"not open"}
+    # A call that the close overtakes has the error of the connection or of its transport.
+    closed = ("not open", "sqlite: the transport is closed")
+    assert [text for text in refused if not text.startswith(closed)] == []
     # What was interrupted may be stored; what was confirmed is.
     assert len(confirmed) <= stored(file) <= len(confirmed) + len(refused)
 
@@ -248,8 +250,10 @@ def test_a_process_that_ends_without_closing_is_quiet_and_loses_nothing(
 
 
 INTERRUPTED = """
+    import signal
     import sys
     import protoflow
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs of a shell ignore it
     shared = protoflow.connect_sync(sys.argv[1], environ={}, connect_timeout=60)
     try:
         shared.publish_data("orders", "/shop", 1)
