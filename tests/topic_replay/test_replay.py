@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Any
 
 import pytest
 from protoflow import Service
-from protoflow.errors import CapabilityError, ConfigError
+from protoflow.cli.replay.rest import Rest
+from protoflow.errors import CapabilityError, ConfigError, TransportError
 from protoflow.ids import new_id
+from protoflow.message import Message
 from protoflow.middleware.dedup_stores import MemoryDeduplication
 from protoflow.middleware.deduplicate import deduplicate
 from protoflow.outcomes import RetryAfter, Skip
+from protoflow.topic_replay import Entry, Status
+from protoflow.topic_replay.window import Window
+from protoflow.transport import TopicRecord
 
 from tests.acceptance.contract import pb, pf
 from tests.topic_replay.harness import Log, numbers, tasks, transform
@@ -97,6 +103,53 @@ async def test_the_first_failure_stops_and_its_position_continues(log: Log) -> N
     rest = await log.replay(log.service(failing()), start=position, concurrency=1)
     assert rest.code == 0
     assert numbers(await log.read()) == [*range(20)]
+
+
+async def test_a_stopped_replay_names_every_partition_with_more_messages() -> None:
+    """A partition without a place is not read by the replay that continues."""
+
+    def rest(start: Any) -> Rest:
+        made = Rest(start)
+        for position, status in (
+            ("0/5", Status.DONE),
+            ("1/7", Status.DONE),
+            ("0/6", Status.FAILED),
+            ("1/8", Status.DONE),
+            ("0/7", Status.NOT_RUN),
+        ):
+            record = TopicRecord(message=Message(id="", topic="t", payload=b""), position=position)
+            made.add(Entry(record, []), status)
+        return made
+
+    assert rest(0.0).places(all_read=True) == ["0/6"]
+    assert rest(0.0).places(all_read=False) == ["0/6", "1/8"]
+    assert rest(0.0).hides_partitions(all_read=False)
+    named = rest("0/5, 1/7,2/9")
+    assert named.places(all_read=False) == ["0/6", "1/8", "2/9"]
+    assert not named.hides_partitions(all_read=False)
+
+
+async def test_a_replay_that_stops_before_the_end_says_where_to_continue(log: Log) -> None:
+    """Although every message that was read is handled."""
+    await log.publish(tasks(400))
+    records = await log.read("tasks")
+    report = await log.replay(log.service(failing(10)), concurrency=1, number=11)
+    assert report.summary["left"] == [records[10].position]
+
+    def broken(self: Any, record: Any) -> Any:
+        if record.position == records[300].position:
+            raise TransportError("the broker is gone")
+        return add(self, record)
+
+    add = Window.add
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Window, "add", broken)
+        with pytest.raises(TransportError):
+            await log.replay(log.service(transform()))
+    summary = json.loads(log.capsys.readouterr().out.splitlines()[-1])
+    assert summary["left"]
+    at = [record.position for record in records].index(summary["left"][0])
+    assert at == summary["messages"] or at == summary["messages"] - 1 == 299
 
 
 async def test_all_failures_are_reported_and_nothing_is_retried_or_dead_lettered(log: Log) -> None:

@@ -16,6 +16,9 @@ import pytest
 from protoflow import Output
 from protoflow.errors import ConfigError
 from protoflow.ids import new_id
+from protoflow.middleware import outbox
+from protoflow.middleware.dedup_stores import MemoryDeduplication
+from protoflow.middleware.deduplicate import deduplicate
 
 from tests.acceptance.contract import pb, pf
 from tests.topic_replay.harness import Log, tasks, transform
@@ -189,6 +192,31 @@ async def test_streams_and_renamed_handlers_are_compared(log: Log) -> None:
     report = await log.replay(log.service(transform()), renamed, masks=masks)
     assert report.code == 0, report.lines
     assert report.summary["noise"]["Done.id"] == 5
+
+
+async def test_a_shadow_run_has_no_effects_through_middlewares(log: Log) -> None:
+    """Otherwise the live group would skip messages as handled before, which it never handled."""
+    seen, kept = MemoryDeduplication(), Kept()
+
+    def service() -> Any:
+        return log.service(transform(), middleware=[deduplicate(seen), outbox(kept)])
+
+    await log.publish(tasks(3))
+    report = await log.replay(service(), service())
+    assert (report.code, report.lines) == (0, [])
+    assert report.counts(0) == report.counts(1) == {"done": 3}
+    assert [version["outputs"] for version in report.summary["versions"]] == [3, 3]
+    assert (len(seen), kept.messages) == (0, [])
+
+
+class Kept:
+    """An outbox store in memory."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    async def store(self, messages: Any, connection: object = None) -> None:
+        self.messages += messages
 
 
 async def test_failures_of_both_versions_are_no_difference(log: Log) -> None:

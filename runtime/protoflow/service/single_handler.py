@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from protoflow.service.startup import Components
     from protoflow.transport.interface import Capabilities, Transport
 
-#: Middlewares that have effects outside of the process.
-_EFFECTS = ("outbox", "job_hooks")
+#: Middlewares that have effects outside of the process; a service may give them other names.
+_EFFECTS = ("outbox", "job_hooks", "deduplicate")
+_MODULES = tuple(f"protoflow.middleware.{name}" for name in _EFFECTS)
 
 
 class SingleHandler:
@@ -136,7 +137,13 @@ class _Refusing(Destination):
 
 def without_effects(chain: Chain) -> Chain:
     """Returns the chain without the middlewares that have effects outside of the process."""
-    return chain.drop(*(name for name in _EFFECTS if name in chain.names))
+    return chain.drop(
+        *(
+            link.name
+            for link in chain
+            if link.name in _EFFECTS or getattr(link.middleware, "__module__", "") in _MODULES
+        )
+    )
 
 
 def _all(capabilities: Capabilities) -> Capabilities:

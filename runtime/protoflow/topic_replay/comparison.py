@@ -61,10 +61,12 @@ class Comparison:
         if old is None or new is None or Status.NOT_RUN in (old.status, new.status):
             return []
         found = []
-        for each in (*_of_runs(old, new), *self._of_outputs(old, new)):
+        runs = ((each, False) for each in _of_runs(old, new))
+        for each, in_payload in (*runs, *self._of_outputs(old, new)):
             name = f"{each.type.rpartition('.')[2]}.{each.path}" if each.type else each.path
+            place = "" if in_payload else each.path  # a field of the payload may be called `id`
             if self._noise.is_masked(each.type, each.path) or (
-                each.output and self._noise.is_noise(each.path, each.old, each.new)
+                each.output and self._noise.is_noise(place, each.old, each.new)
             ):
                 _count(self.masked, name)
             else:
@@ -72,25 +74,28 @@ class Comparison:
                 found.append(each)
         return found
 
-    def _of_outputs(self, old: Result, new: Result) -> Iterator[Difference]:
+    def _of_outputs(self, old: Result, new: Result) -> Iterator[tuple[Difference, bool]]:
+        """Yields the differences, and whether each is in the payload."""
         for number, (left, right) in enumerate(zip_longest(old.outputs, new.outputs), start=1):
             if left is None or right is None:
                 kind = _type(left or right)
                 names = [fields.ABSENT if each is None else each.topic for each in (left, right)]
-                yield Difference(number, kind, "topic", names[0], names[1])
+                yield Difference(number, kind, "topic", names[0], names[1]), False
             elif left.metadata != right.metadata or not _is_same(left, right):
                 yield from self._of_fields(number, left, right)
 
-    def _of_fields(self, number: int, left: Message, right: Message) -> Iterator[Difference]:
+    def _of_fields(
+        self, number: int, left: Message, right: Message
+    ) -> Iterator[tuple[Difference, bool]]:
         kinds = _type(left), _type(right)
         if kinds[0] != kinds[1]:
-            yield Difference(number, kinds[0], "type", *kinds)
+            yield Difference(number, kinds[0], "type", *kinds), False
             return
         # An equal payload is not decoded: most outputs differ only in the time of their event.
         same = left.payload == right.payload
         trees = [fields.tree_of(each, self._find, payload=not same) for each in (left, right)]
-        for path, old, new in fields.differences(trees[0], trees[1]):
-            yield Difference(number, kinds[0], path, old, new)
+        for path, old, new, in_payload in fields.differences(trees[0], trees[1]):
+            yield Difference(number, kinds[0], path, old, new), in_payload
 
 
 def _of_runs(old: Result, new: Result) -> Iterator[Difference]:

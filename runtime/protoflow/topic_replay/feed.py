@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from protoflow import wire
 from protoflow.context import Context
@@ -15,9 +15,14 @@ from protoflow.message import Action, Delivery, Message, Settlement, SettleResul
 from protoflow.outcomes import DeadLetter, Done, Outcome, Retry, Skip
 from protoflow.pipeline import HandlerSpec, Next
 from protoflow.topic_replay.entries import Entry, Result, Status, Ticket, size_of
+from protoflow.topic_replay.window import WINDOW_BYTES
 
 #: The message of the running handler.
 _current: ContextVar[Ticket | None] = ContextVar("replayed", default=None)
+#: The most bytes of a portion, so that the window has room for a whole one.
+_PORTION_BYTES: Final = WINDOW_BYTES // 2
+#: Characters of an id that the smallest dead letter keeps, too.
+_ID: Final = 50
 #: Takes the result of a version of the handler.
 Settle = Callable[[Entry, int, Result], None]
 
@@ -29,8 +34,8 @@ class Feed:
         version: the index of the version.
         settle: takes each result.
         failed: called when a run has failed, before it is settled.
-        portion: hands out this many messages at a time, the next after these are settled; so
-            batches are the same in all versions. None: no limit.
+        portion: hands out this many messages at a time, or fewer large ones, and the next after
+            these are settled; so batches are the same in all versions. None: no limit.
         reprocess: the group whose inbox is ignored; "" if it is not.
     """
 
@@ -48,20 +53,37 @@ class Feed:
         self._portion = portion
         self._reprocess = reprocess
         self._waiting: deque[Entry] = deque()
-        #: The deliveries that are not settled, by shard and position, as dead letters name them.
-        self._open: dict[tuple[str, str], Ticket] = {}
+        #: The messages of each complete portion; and those of the last one, with their bytes.
+        self._portions: deque[int] = deque()
+        self._gathered = 0
+        self._gathered_bytes = 0
+        #: The deliveries that are not settled, by what dead letters name: shard, position and id.
+        #: On Redis, messages in two streams of a topic may have the same position.
+        self._open: dict[tuple[str, str, str], Ticket] = {}
         self._ended = False
         self._changed = asyncio.Event()
+
+    def expect(self, message: Message) -> None:
+        """Completes the portion that a message would make too large. The message may have to wait
+        until the portion is settled."""
+        if self._gathered and self._gathered_bytes + size_of(message) > _PORTION_BYTES:
+            self._complete()
 
     def put(self, entry: Entry) -> None:
         """Adds a message."""
         self._waiting.append(entry)
+        if self._portion is not None:
+            self._gathered += 1
+            self._gathered_bytes += entry.size
+            if self._gathered == self._portion:
+                self._complete()
         self._changed.set()
 
     def end(self, *, drop: bool = False) -> None:
         """No message follows; `drop` also forgets those that were not handed out."""
         if drop:
             self._waiting.clear()
+            self._portions.clear()
         self._ended = True
         self._changed.set()
 
@@ -72,6 +94,7 @@ class Feed:
             (
                 metadata.get(wire.PF_ORIGINAL_SHARD, ""),
                 metadata.get(wire.PF_ORIGINAL_POSITION, ""),
+                dead_letter.id[:_ID],
             )
         )
         if ticket is not None:
@@ -89,7 +112,7 @@ class Feed:
             await self._changed.wait()
         found: list[Delivery] = []
         size = 0
-        most = min(max_messages, self._portion or max_messages)
+        most = min(max_messages, self._portions[0]) if self._portions else max_messages
         while self._waiting and len(found) < most:
             entry = self._waiting[0]
             size += entry.size
@@ -97,6 +120,10 @@ class Feed:
                 break
             self._waiting.popleft()
             found.append(self._delivery(entry))
+        if self._portions:
+            self._portions[0] -= len(found)
+            if not self._portions[0]:
+                self._portions.popleft()
         return found
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
@@ -136,7 +163,12 @@ class Feed:
             return False
         if self._portion is None:
             return True
-        return not self._open and (self._ended or len(self._waiting) >= self._portion)
+        return not self._open and (self._ended or bool(self._portions))
+
+    def _complete(self) -> None:
+        self._portions.append(self._gathered)
+        self._gathered = self._gathered_bytes = 0
+        self._changed.set()
 
     def _delivery(self, entry: Entry) -> Delivery:
         record = entry.record
@@ -145,7 +177,7 @@ class Feed:
             message = _reprocessed(message, self._reprocess)
         shard, _, position = record.position.rpartition("/")
         ticket = Ticket(entry, self._version, self._failed)
-        self._open[shard or "0", position] = ticket
+        self._open[shard or "0", position, message.id[:_ID]] = ticket
         return Delivery(
             message=message,
             shard=shard or "0",
@@ -158,7 +190,8 @@ class Feed:
 
     def _close(self, delivery: Delivery) -> Ticket:
         ticket: Ticket = delivery.receipt
-        self._open.pop((str(delivery.shard), str(delivery.position)), None)
+        id = ticket.entry.record.message.id[:_ID]
+        self._open.pop((str(delivery.shard), str(delivery.position), id), None)
         return ticket
 
 

@@ -37,6 +37,7 @@ class FieldDifference(NamedTuple):
     path: str
     old: Any
     new: Any
+    in_payload: bool = False
 
 
 def tree_of(
@@ -64,7 +65,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Fiel
     """Yields the differing fields of two trees: first those beside the payload."""
     yield from _walk(old.get(_ROOT), new.get(_ROOT), "")
     rest = [{name: tree[name] for name in tree if name != _ROOT} for tree in (old, new)]
-    yield from _walk(rest[0], rest[1], "")
+    for each in _walk(rest[0], rest[1], ""):
+        yield each._replace(in_payload=True)
 
 
 def _walk(old: Any, new: Any, path: str) -> Iterator[FieldDifference]:

@@ -49,7 +49,7 @@ class Noise:
         )
 
     def is_noise(self, path: str, old: Any, new: Any) -> bool:
-        """Whether two different values of a field are made anew by every run."""
+        """Whether two different values are made anew by every run; `path` is "" in the payload."""
         if path in _TRACE:
             return True
         if path == "id" and all(_is_ulid(value) for value in (old, new)):

@@ -20,6 +20,7 @@ class Replay:
 
     Attributes:
         read: the number of messages that were read.
+        all_read: whether no message is left to read.
         position: the position of the last message that was read.
         time: its time.
     """
@@ -30,6 +31,7 @@ class Replay:
         self._stopped = asyncio.Event()
         self._error: BaseException | None = None
         self.read = 0
+        self.all_read = False
         self.position = ""
         self.time = 0.0
 
@@ -65,6 +67,8 @@ class Replay:
     async def _move(self, records: AsyncGenerator[TopicRecord, None], number: int | None) -> None:
         async with contextlib.aclosing(records):
             async for record in records:
+                for feed in self._feeds:
+                    feed.expect(record.message)
                 entry = await self._window.add(record)
                 self.read += 1
                 self.position, self.time = record.position, record.time
@@ -72,6 +76,7 @@ class Replay:
                     feed.put(entry)
                 if self.read == number:
                     break
+        self.all_read = True
         for feed in self._feeds:
             feed.end()
         await self._window.emptied()

@@ -11,7 +11,7 @@ from protoflow.topic_replay.entries import Entry, Result, Status, size_of
 from protoflow.transport.topic_reader import TopicRecord
 
 #: The most bytes of messages and captured outputs in memory; one message may exceed it.
-_BYTES: Final = 64 * 1024 * 1024
+WINDOW_BYTES: Final = 64 * 1024 * 1024
 
 
 class Window:
@@ -35,7 +35,9 @@ class Window:
     async def add(self, record: TopicRecord) -> Entry:
         """Adds a message as soon as there is room."""
         size = size_of(record.message)
-        while self._entries and (len(self._entries) >= self._limit or self._bytes + size > _BYTES):
+        while self._entries and (
+            len(self._entries) >= self._limit or self._bytes + size > WINDOW_BYTES
+        ):
             await self._change()
         entry = Entry(record, [None] * self._versions, size)
         self._entries.append(entry)
@@ -49,7 +51,7 @@ class Window:
         entry.size += size
         self._bytes += size
         entries = self._entries
-        if entry is not entries[0]:
+        if not entries or entry is not entries[0]:
             return
         while entries and entries[0].is_settled:
             done = entries.popleft()

@@ -26,8 +26,8 @@ def number_of(position: str) -> int:
 
 def is_within(time: float, start: Start | Point, end: Point | None) -> bool:
     """Whether the time of a message is within the places that are times."""
-    late = isinstance(end, float) and time >= end
-    return not late and (not isinstance(start, float) or time >= start)
+    late = end is not None and not isinstance(end, str) and time >= end
+    return not late and (isinstance(start, str) or time >= start)  # `Start` is text, too
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import click
 from protoflow import wire
 from protoflow.cli import records
 from protoflow.cli.exits import ExitCode
+from protoflow.cli.replay.rest import Rest
 from protoflow.cli.replay.versions import Version
 from protoflow.codecs.printable import printable
 from protoflow.contract.catalog import Catalog
@@ -31,17 +32,19 @@ class Report:
         versions: the versions of the handler.
         catalog: decodes outputs.
         comparison: compares two versions; None if there is one.
+        rest: notes what was not handled.
         shadow: whether outputs were captured.
         as_json: prints JSON.
     """
 
     def __init__(
-        self, versions: list[Version], catalog: Catalog, comparison: Comparison | None, *,
-        shadow: bool, as_json: bool,
+        self, versions: list[Version], catalog: Catalog, comparison: Comparison | None,
+        rest: Rest, *, shadow: bool, as_json: bool,
     ) -> None:  # fmt: skip
         self._versions = versions
         self._catalog = catalog
         self._comparison = comparison
+        self._rest = rest
         self._shadow = shadow
         self._as_json = as_json
         self._statuses: list[Counter[Status]] = [Counter() for _ in versions]
@@ -51,8 +54,6 @@ class Report:
         self._on_terminal = sys.stderr.isatty()
         self._messages = 0
         self._different = 0
-        #: The first message of each partition that was not handled.
-        self._left: dict[str, str] = {}
 
     @property
     def failed(self) -> int:
@@ -68,9 +69,7 @@ class Report:
         first = results[0]
         if Status.NOT_RUN not in {result.status for result in results}:
             self._messages += 1
-        if first.status in (Status.FAILED, Status.NOT_RUN):
-            shard, _, position = entry.record.position.rpartition("/")
-            self._left.setdefault(shard, position)
+        self._rest.add(entry, first.status)
         if self._comparison is not None:
             self._compare(entry, self._comparison)
             return
@@ -126,8 +125,14 @@ class Report:
 
     # The summary.
 
-    def finish(self, *, interrupted: bool) -> None:
-        """Prints the summary; `interrupted` says whether Ctrl-C ended the replay."""
+    def finish(self, *, interrupted: bool, all_read: bool) -> None:
+        """Prints the summary.
+
+        Args:
+            interrupted: whether Ctrl-C ended the replay.
+            all_read: whether every message was read that the options select.
+        """
+        left = self._rest.places(all_read=all_read)
         comparison = self._comparison
         published = sum(each.transport.published for each in self._versions)
         stray = sum(each.transport.stray for each in self._versions)
@@ -142,7 +147,7 @@ class Report:
                     "different": None if comparison is None else self._different,
                     "fields": {} if comparison is None else dict(comparison.fields),
                     "noise": {} if comparison is None else dict(comparison.masked),
-                    "left": self._first_left(),
+                    "left": left,
                     "interrupted": interrupted,
                 }
             )
@@ -157,8 +162,14 @@ class Report:
                        f" message{'' if self._messages == 1 else 's'}")  # fmt: skip
             self._print_counts("", comparison.fields)
             self._print_counts("noise, not reported: ", comparison.masked)
-        if (left := self._first_left()) and not self._shadow:
+        if left and not self._shadow:
             click.echo(f"not handled; continue with --from {','.join(left)}", err=True)
+            if self._rest.hides_partitions(all_read=all_read):
+                click.echo(
+                    "of partitions that are not named, nothing was read: replay them from where "
+                    "this replay began",
+                    err=True,
+                )
 
     def exit_code(self, *, interrupted: bool) -> ExitCode:
         """Returns the exit code of the command."""
@@ -200,9 +211,6 @@ class Report:
         verb = "captured" if self._shadow else "published"
         parts.append(f"{counted(outputs, 'output')} {verb}")
         self._echo(f"{version.target} {version.handler}: {', '.join(parts)}")
-
-    def _first_left(self) -> list[str]:
-        return [f"{shard}/{first}" if shard else first for shard, first in self._left.items()]
 
 
 def _where(record: TopicRecord) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from protoflow.cli import looking, plan
 from protoflow.cli.exits import ExitCode
 from protoflow.cli.replay import versions
 from protoflow.cli.replay.report import Report
+from protoflow.cli.replay.rest import Rest
 from protoflow.cli.replay.versions import Version
 from protoflow.clock import Clock
 from protoflow.connection import transport_for
@@ -88,7 +89,10 @@ async def replay(found: Sequence[Service], options: Options) -> ExitCode:
         if not options.shadow:
             options.confirm(made[0].handler, topic)
         comparison = Comparison(catalog.message, Noise(options.masks)) if len(made) > 1 else None
-        report = Report(made, catalog, comparison, shadow=options.shadow, as_json=options.as_json)
+        report = Report(
+            made, catalog, comparison, Rest(options.start),
+            shadow=options.shadow, as_json=options.as_json,
+        )  # fmt: skip
         session = _Session(made, report, options, connection.transport)
         records = reader.read_topic(topic, start=options.start, end=options.end)
         try:
@@ -96,9 +100,9 @@ async def replay(found: Sequence[Service], options: Options) -> ExitCode:
                 await session.run(cast("AsyncGenerator[TopicRecord, None]", records))
         except BaseException:
             if session.read:  # the report says where to continue
-                report.finish(interrupted=session.interrupted)
+                report.finish(interrupted=session.interrupted, all_read=session.all_read)
             raise
-    report.finish(interrupted=session.interrupted)
+    report.finish(interrupted=session.interrupted, all_read=session.all_read)
     return report.exit_code(interrupted=session.interrupted)
 
 
@@ -125,6 +129,11 @@ class _Session:
     def read(self) -> int:
         """The number of messages that were read."""
         return self._replay.read
+
+    @property
+    def all_read(self) -> bool:
+        """Whether every message was read that the options select."""
+        return self._replay.all_read
 
     @property
     def interrupted(self) -> bool:

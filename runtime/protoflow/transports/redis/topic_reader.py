@@ -33,13 +33,7 @@ async def read_topic(
     own = topics.is_own(topic)
     lasts = dict.fromkeys(places, b"+")
     if not follow:  # messages that arrive after this are not read
-        lasts = {stream: await last_id(connection, stream) or b"0-0" for stream in places}
-    if end is not None:
-        before = _id_at(end)
-        lasts = {
-            stream: last if order(last) < order(before) else b"(" + before
-            for stream, last in lasts.items()
-        }
+        lasts = {stream: await _end(connection, stream, end) for stream in places}
     while True:
         pages = {
             stream: await page(connection, stream, place, lasts[stream])
@@ -96,6 +90,14 @@ async def _begin(connection: RedisConnection, stream: str, start: Start | Point)
         newest = await last_id(connection, stream)
         return b"(" + newest if newest else b"-"
     return _id_at(start)
+
+
+async def _end(connection: RedisConnection, stream: str, end: Point | None) -> bytes:
+    last = await last_id(connection, stream) or b"0-0"
+    if end is None or order(last) < order(before := _id_at(end)):
+        return last
+    # Redis refuses a range that ends before its first id; there is no entry with this id.
+    return b"(" + before if order(before) > (0, 0) else b"0-0"
 
 
 def _id_at(place: Point) -> bytes:

@@ -82,6 +82,8 @@ async def test_a_part_is_read_between_positions_or_times(harness: TransportHarne
         (Start.EARLIEST, fifth.time, numbers(0, 4)),
         (fifth.time, fifth.time + 60, numbers(4, 6)),
         (fourth.position, second.position, []),
+        (Start.EARLIEST, 0, []),
+        (int(fifth.time) + 60, None, []),
     ):
         part = harness.transport.read_topic(topic, start=start, end=end)
         assert [record.message.payload async for record in part] == expected
