@@ -16,12 +16,15 @@ from faststream.redis.parser.message import MessageFormat
 from protoflow import wire
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import PublishRefusedError, TopologyError
+from protoflow.message import Action, Delivery, Message, Settlement
 from protoflow.transport.message_finder import MessageQuery
 from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.redis.foreign_records import decode_foreign
+from protoflow.transports.redis.source_subscription import SourceSubscription
 
 from tests.acceptance.contract import pb
 from tests.transports import source_walk
+from tests.transports.nats.harness import settings_of
 from tests.transports.source_walk import Walk
 
 
@@ -260,3 +263,13 @@ def test_what_cannot_be_read_is_a_problem_of_its_own(
     message, found = decode_foreign("tasks", "s:1-0", fields)
     assert message.id in ("s:1-0", "w")
     assert (found is None) if problem is None else (found or "").startswith(problem)
+
+
+def test_state_that_others_wrote_is_not_copied_to_where_ours_is_believed() -> None:
+    foreign = {wire.PF_DUE: "9", "pf_reprocess": "1", "own": "1"}
+    message = Message(id="a", topic="t", payload=b"x", metadata=foreign)
+    subscription = object.__new__(SourceSubscription)
+    subscription.settings = settings_of("t")
+    delivery = Delivery(message=message, position="1")
+    again = subscription._retry(Settlement(delivery, Action.NACK, failures=2))
+    assert {*again.metadata} == {"own", wire.PF_GROUP, wire.PF_ATTEMPT, wire.PF_FIRST_FAILURE}

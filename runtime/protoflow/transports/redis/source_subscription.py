@@ -107,7 +107,11 @@ class SourceSubscription(RedisSubscription):
     def _retry(self, settlement: Settlement) -> Message:
         message = settlement.delivery.message
         metadata = {
-            **message.metadata,
+            **{
+                name: value
+                for name, value in message.metadata.items()
+                if not name.startswith(wire.PF_PREFIX)  # others wrote it, and ours is believed
+            },
             wire.PF_GROUP: self.settings.group,
             wire.PF_ATTEMPT: str(settlement.failures),
             wire.PF_FIRST_FAILURE: f"{settlement.first_failure:.3f}",
