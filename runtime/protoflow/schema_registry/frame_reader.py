@@ -7,6 +7,7 @@ from typing import Any
 
 from protoflow import wire
 from protoflow.codecs.framing import HEADER, Frame, is_framed, read
+from protoflow.codecs.payload import is_binary
 from protoflow.errors import SchemaRegistryError
 from protoflow.message import Message
 from protoflow.schema_registry.registry import SchemaRegistry
@@ -33,8 +34,9 @@ class FrameReader:
         Raises DecodeError if the frame is broken.
         """
         payload = message.payload
-        if payload is None:
-            return message
+        content_type = message.metadata.get(wire.CONTENT_TYPE)
+        if payload is None or (content_type and not is_binary(content_type)):
+            return message  # other formats may begin with the same bytes
         frame: Frame | None = None
         if (header := _header(message)) is not None:
             frame, _length = read(header)
