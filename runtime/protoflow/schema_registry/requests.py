@@ -30,7 +30,7 @@ class Requests:
     def __init__(self, longest_wait: float, random: Callable[[], float]) -> None:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._backoff = Backoff(_FIRST_WAIT, longest_wait, random)
-        self._down: SchemaRegistryError | None = None
+        self._down: str | None = None
         self._down_until = 0.0
 
     @property
@@ -56,12 +56,14 @@ class Requests:
         """
         if self._down is not None and time.monotonic() < self._down_until:
             request.close()  # it would warn that nobody awaited it
-            raise self._down
+            # not the same error again, whose traceback would grow with each
+            raise SchemaRegistryError(self._down, temporary=True)
         try:
             answer = await request
         except SchemaRegistryError as error:
             if error.temporary:
-                self._down, self._down_until = error, time.monotonic() + self._backoff.next()
+                self._down = str(error)
+                self._down_until = time.monotonic() + self._backoff.next()
             else:
                 self._works()
             raise
