@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from protoflow import Config
 from protoflow.codecs.framing import Frame, read
+from protoflow.connection import connect_sync
 from protoflow.errors import ConfigError, SchemaRegistryError
 from protoflow.schema_registry.comparison import compared
 from protoflow.schema_registry.registry import SchemaRegistry
@@ -223,6 +224,12 @@ def test_mistakes_in_the_options_are_reported_together() -> None:
     assert "schema_registry: option ids: must be one of payload, header" in caught.value.problems
     with pytest.raises(ConfigError, match="option token and user or password exclude each other"):
         registry_of("http://a", token="a", username="b", password="c")
+    with pytest.raises(ConfigError, match="token and the user in the URL exclude each other"):
+        registry_of("http://b:c@a", token="a")
+    with pytest.raises(ConfigError, match="ids: must be one of payload, header"):
+        connect_sync("memory://", environ={}, schema_registry={"url": "http://a", "ids": "x"})
+    with pytest.raises(ConfigError, match=r"^topics.'t'.schema_registry: no schema registry is"):
+        Config(environ={}, topics={"t": {"schema_registry": {"enabled": False}}})
     with pytest.raises(ConfigError, match="option tls_ca_file needs the scheme https://"):
         registry_of("http://a", tls_ca_file="x")
     with pytest.raises(
