@@ -195,6 +195,15 @@ async def test_repeated_errors_keep_no_tracebacks(status: int) -> None:
         assert max(lengths) < 10
 
 
+async def test_requests_that_fail_together_are_one_failure() -> None:
+    async with FakeRegistry().serving() as fake:
+        fake.status = 503
+        registry = registry_of(fake.url)
+        many = (registry.learn(Frame(number, (0,))) for number in range(20))
+        await asyncio.gather(*many, return_exceptions=True)
+        assert registry._requests.pause < 1
+
+
 async def test_the_next_host_is_asked(pb2: Any) -> None:
     async with FakeRegistry().serving() as fake:
         host = fake.url.removeprefix("http://").partition("/")[0]

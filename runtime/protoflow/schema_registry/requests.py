@@ -63,7 +63,9 @@ class Requests:
         except SchemaRegistryError as error:
             if error.temporary:
                 self._down = str(error)
-                self._down_until = time.monotonic() + self._backoff.next()
+                now = time.monotonic()
+                if now >= self._down_until:  # requests that fail together are one failure
+                    self._down_until = now + self._backoff.next()
             else:
                 self._works()
             raise
@@ -71,7 +73,7 @@ class Requests:
         return answer
 
     def _works(self) -> None:
-        self._down = None
+        self._down, self._down_until = None, 0.0
         self._backoff.reset()
 
     def _ended(self, key: Hashable, task: asyncio.Task[Any]) -> None:
