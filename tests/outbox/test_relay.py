@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow import Config, Message
+from protoflow.codecs.framing import HEADER, Frame
 from protoflow.errors import (
     ConnectionFailedError,
     PublishError,
@@ -79,6 +81,18 @@ async def test_everything_goes_out_once_each_key_in_order(store: AnyOutbox) -> N
     for kind in (1, 2):
         of_key = [number for number in map(int, broker.taken) if number % 4 == kind]
         assert of_key == sorted(of_key)
+
+
+async def test_the_frame_in_a_header_is_kept(store: AnyOutbox) -> None:
+    frame = bytes(Frame(UUID(int=2**128 - 1), (0,)))
+    metadata = {"a": "b"}
+    await store.store([message(1, metadata=metadata, headers=((HEADER, frame),))], None)
+    await store.store([message(2, metadata=metadata, headers=(("x", b"1"), (HEADER, frame)))], None)
+    published: list[Message] = []
+    assert await relay_of(store, Broker(published.append)).relay() == 2
+    framed, forwarded = sorted(published, key=lambda each: each.id)
+    assert (framed.headers, framed.metadata) == (((HEADER, frame),), metadata)
+    assert (forwarded.headers, forwarded.metadata) == (None, metadata)
 
 
 async def test_what_is_behind_a_failed_one_of_its_key_waits(store: AnyOutbox) -> None:

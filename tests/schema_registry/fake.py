@@ -70,7 +70,7 @@ class FakeRegistry:
             if body["schema"] not in versions:
                 versions.append(body["schema"])
         elif body["schema"] not in versions:
-            return web.json_response({"message": "no such schema"}, status=404)
+            return self._missing("no such schema")
         id = self._id(body["schema"])
         version = versions.index(body["schema"]) + 1
         guid = self.schemas[id - 1][1]
@@ -80,4 +80,7 @@ class FakeRegistry:
         for id, (schema, guid) in enumerate(self.schemas, 1):
             if wanted == (str(id) if kind == "ids" else guid):
                 return web.json_response({"schema": schema, "schemaType": "PROTOBUF"})
-        return web.json_response({"message": f"no schema {wanted}"}, status=404)
+        return self._missing(f"no schema {wanted}")
+
+    def _missing(self, text: str) -> web.Response:
+        return web.json_response({"error_code": 40403, "message": text}, status=404)

@@ -300,3 +300,8 @@ def test_services_and_annotations_are_no_part_of_a_schema(pb2: Any) -> None:
     common = schema_of(schema.imports[0], SchemaFormat.TEXT)
     assert common.imports == (), "every registry has the files of Google"
     assert 'import "google/protobuf/timestamp.proto";' in common.text
+
+
+def test_an_option_with_the_name_message_is_no_message() -> None:
+    text = "package a; option (message) = { b: 1 }; message First { option (message) = {}; }"
+    assert message_name(text, (0,)) == "a.First"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from traceback import walk_tb
 from typing import Any
 from uuid import UUID
 
 import pytest
 from protoflow import Config
 from protoflow.codecs.framing import Frame, read
+from protoflow.connection import connect_sync
 from protoflow.errors import ConfigError, SchemaRegistryError
+from protoflow.schema_registry.comparison import compared
 from protoflow.schema_registry.registry import SchemaRegistry
 
 from tests.schema_registry.fake import FakeRegistry
@@ -155,6 +158,52 @@ async def test_refusals_are_not_repeated(pb2: Any) -> None:
         assert fake.headers[-1]["Authorization"] == "Bearer t0ken"
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_refusals_are_not_about_a_received_message(status: int) -> None:
+    """A wrong path, expired credentials: messages wait, as if the registry were out of reach."""
+    async with FakeRegistry().serving() as fake:
+        fake.status = status
+        registry = registry_of(fake.url)
+        for _ in range(5):
+            with pytest.raises(SchemaRegistryError, match="schema id 1, message 0: ") as caught:
+                await registry.learn(Frame(1, (0,)))
+            assert caught.value.temporary
+        assert len(fake.requests) == 1
+
+
+async def test_a_wrong_path_is_no_missing_schema(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        fake.status = 404  # of a proxy: its answer has no error_code
+        registry = registry_of(fake.url)
+        with pytest.raises(SchemaRegistryError, match="check the path of the URL"):
+            await compared(registry, [("orders", pb2.OrderPlaced)], register=False)
+
+
+@pytest.mark.parametrize("status", [0, 503])
+async def test_repeated_errors_keep_no_tracebacks(status: int) -> None:
+    async with FakeRegistry().serving() as fake:
+        fake.status = status
+        registry = registry_of(fake.url, longest_wait=60)
+        lengths = set()
+        for _ in range(20):
+            with pytest.raises(SchemaRegistryError) as caught:
+                await registry.learn(Frame(1, (0,)))
+            error: BaseException | None = caught.value
+            while error is not None:
+                lengths.add(len(list(walk_tb(error.__traceback__))))
+                error = error.__cause__
+        assert max(lengths) < 10
+
+
+async def test_requests_that_fail_together_are_one_failure() -> None:
+    async with FakeRegistry().serving() as fake:
+        fake.status = 503
+        registry = registry_of(fake.url)
+        many = (registry.learn(Frame(number, (0,))) for number in range(20))
+        await asyncio.gather(*many, return_exceptions=True)
+        assert registry._requests.pause < 1
+
+
 async def test_the_next_host_is_asked(pb2: Any) -> None:
     async with FakeRegistry().serving() as fake:
         host = fake.url.removeprefix("http://").partition("/")[0]
@@ -167,6 +216,16 @@ async def test_the_next_host_is_asked(pb2: Any) -> None:
         assert time.monotonic() - started < 20
 
 
+async def test_requests_at_the_same_time_leave_a_host_once(pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        host = fake.url.removeprefix("http://").partition("/")[0]
+        registry = registry_of(f"http://127.0.0.1:1,{host}/base")
+        for topics in (("a", "b"), ("c", "d")):
+            both = (registry.prepare(topic, pb2.OrderBilled) for topic in topics)
+            await asyncio.gather(*both)
+        assert host in registry.client._bases[0]
+
+
 def test_mistakes_in_the_options_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         registry_of("http://a", subjekt="x", ids="trailer", timeout=-1)
@@ -174,6 +233,12 @@ def test_mistakes_in_the_options_are_reported_together() -> None:
     assert "schema_registry: option ids: must be one of payload, header" in caught.value.problems
     with pytest.raises(ConfigError, match="option token and user or password exclude each other"):
         registry_of("http://a", token="a", username="b", password="c")
+    with pytest.raises(ConfigError, match="token and the user in the URL exclude each other"):
+        registry_of("http://b:c@a", token="a")
+    with pytest.raises(ConfigError, match="ids: must be one of payload, header"):
+        connect_sync("memory://", environ={}, schema_registry={"url": "http://a", "ids": "x"})
+    with pytest.raises(ConfigError, match=r"^topics.'t'.schema_registry: no schema registry is"):
+        Config(environ={}, topics={"t": {"schema_registry": {"enabled": False}}})
     with pytest.raises(ConfigError, match="option tls_ca_file needs the scheme https://"):
         registry_of("http://a", tls_ca_file="x")
     with pytest.raises(

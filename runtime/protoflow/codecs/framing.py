@@ -7,7 +7,8 @@ in the .proto file. It precedes the payload, or is the value of a header.
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from protoflow.errors import DecodeError
@@ -81,6 +82,16 @@ def read(data: bytes) -> tuple[Frame, int]:
     if min(path) < 0:
         raise DecodeError("the frame of a schema registry has a negative message index")
     return Frame(schema, tuple(path)), at
+
+
+def header_of(headers: Any) -> bytes | None:
+    """Returns the frame in the headers of a message. Only Kafka has binary headers."""
+    if isinstance(headers, Iterable) and not isinstance(headers, Mapping | str | bytes):
+        for header in headers:
+            if isinstance(header, tuple) and header[:1] == (HEADER,):
+                value = header[1]
+                return value if isinstance(value, bytes) else None
+    return None
 
 
 def without_frame(payload: bytes) -> bytes:

@@ -21,10 +21,14 @@ _BINARY_TYPES = frozenset(
 CONTENT_TYPES = {Encoding.PROTOBUF: wire.PROTOBUF, Encoding.JSON: wire.JSON}
 
 
+def is_binary(content_type: str) -> bool:
+    """Whether `decode` reads payloads of a content type as binary protobuf."""
+    return content_type.partition(";")[0].strip().lower() in _BINARY_TYPES
+
+
 def is_supported(content_type: str) -> bool:
     """Whether `decode` reads payloads of a content type; an empty one names none."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    return media_type in _BINARY_TYPES or is_json(media_type)
+    return is_binary(content_type) or is_json(content_type)
 
 
 def encode(message: ProtoMessage, encoding: Encoding) -> bytes:
@@ -58,10 +62,9 @@ def decode(payload: bytes, content_type: str | None, message_class: ProtoClass) 
             raise _no_message(payload, message_class) from None
     if not content_type:
         return _decode_untold(payload, message_class)
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type in _BINARY_TYPES:
+    if is_binary(content_type):
         return _decode_binary(payload, message_class)
-    if is_json(media_type):
+    if is_json(content_type):
         return _decode_json(payload, message_class)
     raise DecodeError(
         f"content type {content_type[:80]!r} is not supported; send {wire.PROTOBUF} or {wire.JSON}"

@@ -172,14 +172,24 @@ def mistakes_in(
     transports: Mapping[str, NamedTransport],
     tables: Mapping[str, Mapping[str, RouteSettings]],
     handlers: Mapping[str, str],
+    registry: NamedTransport | None,
 ) -> Iterator[str]:
-    """Yields unknown, unused and repeated transports, and sources without a name.
+    """Yields transports that are unknown, unused or repeated, sources without a name, and options
+    of a missing schema registry.
 
     Args:
         transports: by name; `default` first, which is the setting `transport`.
         tables: the settings `topics` and `groups`.
         handlers: the transport that `handlers` names, by handler.
+        registry: the schema registry; None if there is none.
     """
+    if registry is None:
+        for topic, route in tables["topics"].items():
+            if route.schema_registry:
+                yield (
+                    f"topics.{topic!r}.schema_registry: no schema registry is set; set "
+                    "schema_registry to its URL, or remove this"
+                )
     used = {
         f"{table}.{key!r}.transport": route.transport
         for table, routes in tables.items()

@@ -292,7 +292,7 @@ def _mistakes_in(config: Config) -> list[str]:
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
     mistakes += named_transports.mistakes_in(
         {name: config.transport_named(name) for name in (DEFAULT, *config.transports)},
-        config.routes, config.handler_transports,
+        config.routes, config.handler_transports, config.registry,
     )  # fmt: skip
     return mistakes + http_mistakes(
         config.http_token, config.http_read_token, config.http_cors, config.http_proxies

@@ -17,6 +17,7 @@ from protoflow.config.settings import Config
 from protoflow.connection.connection import Connection, configured, transport_for
 from protoflow.connection.loop_thread import LoopThread, closed
 from protoflow.database import adapt_sync
+from protoflow.publishing.publisher import MessagePublisher
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message as ProtoMessage
@@ -44,7 +45,9 @@ class SyncConnection:
     """A connection whose event loop runs in a thread of its own."""
 
     def __init__(self, config: Config) -> None:
-        transport_for(config, Clock())  # so that mistakes are reported here, not at the first use
+        # made so that mistakes are reported here, not at the first use
+        clock = Clock()
+        MessagePublisher(config, transport_for(config, clock), clock)
         self._config = config
         self._lock = threading.Lock()
         self._session: _Session | None = None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from protoflow.codecs.framing import HEADER, header_of
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
 from protoflow.outbox.store import Pending
+
+#: The name in the stored metadata for a frame that is sent in a binary header.
+_FRAME: Final = "pf_frame"
 
 
 class Entry(NamedTuple):
@@ -16,7 +20,7 @@ class Entry(NamedTuple):
 
     Attributes:
         id, topic, payload, key: as in the message.
-        metadata: a JSON object.
+        metadata: a JSON object; with it the frame of a schema registry, if it is in a header.
         due: the earliest time of delivery, in seconds since the epoch; 0.0 means immediately.
         stored: the time of writing.
     """
@@ -35,6 +39,8 @@ def entry_of(message: Message) -> Entry:
     now = time.time()
     try:
         metadata = dict(message.metadata)
+        if message.headers and (frame := _frame_of(message.headers)) is not None:
+            metadata[_FRAME] = frame.decode("latin-1")
         "".join([*metadata, *metadata.values()])  # the values are strings
         for value in (message.payload, message.key):
             if value is not None:
@@ -63,13 +69,22 @@ def pending_of(
         "".join([*decoded, *decoded.values()])
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         decoded, flaw = {}, f"its metadata cannot be read ({type(error).__name__})"
+    headers = None
+    if _FRAME in decoded:
+        headers = ((HEADER, decoded.pop(_FRAME).encode("latin-1", "replace")),)
     message = Message(
         id=id,
         topic=topic,
         payload=payload,
         key=key,
         metadata=decoded,
+        headers=headers,
         delay=max(0.0, due - time.time()) if due else 0.0,
         deduplication_id=f"{id}:{topic}",
     )
     return Pending(position, message, flaw)
+
+
+def _frame_of(headers: Any) -> bytes | None:
+    """Returns the frame that this process made; the headers of a received message are not kept."""
+    return header_of(headers) if isinstance(headers, tuple) and len(headers) == 1 else None

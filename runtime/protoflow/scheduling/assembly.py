@@ -81,6 +81,8 @@ def _frames(
     """Returns what opens the frames of a topic; None if it has none."""
     if framed is None or not framed.registry.of_topic(topic).enabled:
         return None
+    if all(route.registration.message is None for route in router.all):
+        return None  # handlers without a contract get payloads as they are
     from protoflow.scheduling.frames import Frames
 
     return Frames(framed.registry, router, readiness.mark_unready, clock.random)

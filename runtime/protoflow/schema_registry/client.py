@@ -113,7 +113,8 @@ class RegistryClient:
                 if not problem.temporary:
                     raise
                 error = problem
-                self._bases.append(self._bases.pop(0))
+                if self._bases[0] == base:  # no other request has done it meanwhile
+                    self._bases.append(self._bases.pop(0))
         raise error
 
     async def _send(self, method: str, base: str, path: str, body: bytes | None) -> dict[str, Any]:
@@ -191,7 +192,9 @@ def _error(where: str, status: int, found: Any) -> SchemaRegistryError:
     if status in (401, 403):
         text = f"{where}: refused the credentials (HTTP status {status})"
     if status == _NOT_FOUND:
-        return NotRegisteredError(text)
+        if message and "error_code" in found:
+            return NotRegisteredError(text)
+        text = f"{text}, not from a schema registry; check the path of the URL"
     if status == _INCOMPATIBLE:
         return IncompatibleError(text)
     return SchemaRegistryError(text, temporary=status in _TEMPORARY)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from protoflow import wire
-from protoflow.codecs.framing import HEADER, Frame, is_framed, read
+from protoflow.codecs.framing import HEADER, Frame, header_of, is_framed, read
+from protoflow.codecs.payload import is_binary
 from protoflow.errors import SchemaRegistryError
 from protoflow.message import Message
 from protoflow.schema_registry.registry import SchemaRegistry
@@ -33,10 +33,11 @@ class FrameReader:
         Raises DecodeError if the frame is broken.
         """
         payload = message.payload
-        if payload is None:
-            return message
+        content_type = message.metadata.get(wire.CONTENT_TYPE)
+        if payload is None or (content_type and not is_binary(content_type)):
+            return message  # other formats may begin with the same bytes
         frame: Frame | None = None
-        if (header := _header(message)) is not None:
+        if (header := header_of(message.headers)) is not None:
             frame, _length = read(header)
         elif is_framed(payload):
             frame, length = read(payload)
@@ -66,14 +67,3 @@ class FrameReader:
         except SchemaRegistryError:
             return message
         return await self.learned(message)
-
-
-def _header(message: Message) -> bytes | None:
-    """Returns the frame in a header. Only Kafka has binary headers."""
-    headers: Any = message.headers
-    if isinstance(headers, Iterable) and not isinstance(headers, Mapping | str | bytes):
-        for header in headers:
-            if isinstance(header, tuple) and header[:1] == (HEADER,):
-                value = header[1]
-                return value if isinstance(value, bytes) else None
-    return None

@@ -79,8 +79,8 @@ def _of_text(schema: str) -> _Scope:
 
 def _opened(words: Sequence[str], at: int, parent: _Scope | None) -> _Scope | None:
     """Returns the message that a brace opens; None if it opens something else."""
-    if at < 2 or words[at - 2] != "message" or parent is None:
-        return None
+    if at < 2 or words[at - 2] != "message" or words[at - 1] == "=" or parent is None:
+        return None  # `option (message) = {` opens no message either
     scope = _Scope(words[at - 1])
     parent.messages.append(scope)
     return scope

@@ -98,9 +98,12 @@ class RegistryOptions(TopicOptions, TlsOptions, CredentialOptions):
 def options_of(registry: NamedTransport) -> RegistryOptions:
     """Returns the options of the settings. Raises ConfigError with every mistake."""
     try:
-        return parse_options(RegistryOptions, registry.url.query, registry.options, _NAME)
+        options = parse_options(RegistryOptions, registry.url.query, registry.options, _NAME)
     except ConfigError as error:
         raise ConfigError(text.removeprefix("transport: ") for text in error.problems) from None
+    if options.token and registry.url.user is not None:
+        raise ConfigError(f"{_NAME}: option token and the user in the URL exclude each other")
+    return options
 
 
 def topic_options(topic: str, base: RegistryOptions, given: Mapping[str, Any]) -> TopicOptions:

@@ -81,7 +81,8 @@ class SchemaRegistry:
         self._framings: dict[tuple[str, str], Framing] = {}
         self._references: dict[str, Registered] = {}
         self._names: dict[Frame, str] = {}
-        self._absent: dict[Frame, tuple[float, SchemaRegistryError]] = {}
+        #: Until when the registry is not asked again, the text, and whether it is `temporary`.
+        self._absent: dict[Frame, tuple[float, str, bool]] = {}
         self._requests = Requests(self.options.longest_wait, random)
 
     def of_topic(self, topic: str) -> TopicOptions:
@@ -205,14 +206,14 @@ class SchemaRegistry:
         """Asks the registry for the full name of the message that a frame names.
 
         Raises:
-            SchemaRegistryError: the registry cannot be reached (`temporary`), or has no such
-                schema.
+            SchemaRegistryError: the registry has no such schema; or (`temporary`) it cannot be
+                reached, or refuses to answer, for example because of credentials.
         """
         if (known := self._names.get(frame)) is not None:
             return known
         absent = self._absent.get(frame)
         if absent is not None and time.monotonic() < absent[0]:
-            raise absent[1]
+            raise SchemaRegistryError(absent[1], temporary=absent[2])
         return await self._requests.once(frame, lambda: self._learn(frame))
 
     async def _learn(self, frame: Frame) -> str:
@@ -221,13 +222,14 @@ class SchemaRegistry:
                 await self._requests.send(self.client.schema(frame.schema)), frame.path
             )
         except (SchemaRegistryError, DecodeError) as error:
-            temporary = isinstance(error, SchemaRegistryError) and error.temporary
-            problem = SchemaRegistryError(f"{frame}: {error}", temporary=temporary)
-            if not temporary:
+            text = f"{frame}: {error}"
+            # Any other refusal is about this service, so no message is given up because of it.
+            temporary = not isinstance(error, NotRegisteredError | DecodeError)
+            if not isinstance(error, SchemaRegistryError) or not error.temporary:
                 if len(self._absent) >= _REMEMBERED:
                     self._absent.clear()
-                self._absent[frame] = (time.monotonic() + _ABSENT, problem)
-            raise problem from error
+                self._absent[frame] = (time.monotonic() + _ABSENT, text, temporary)
+            raise SchemaRegistryError(text, temporary=temporary) from error
         if len(self._names) >= _REMEMBERED:
             self._names.clear()
         self._names[frame] = name

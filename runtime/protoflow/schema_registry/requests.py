@@ -30,7 +30,7 @@ class Requests:
     def __init__(self, longest_wait: float, random: Callable[[], float]) -> None:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._backoff = Backoff(_FIRST_WAIT, longest_wait, random)
-        self._down: SchemaRegistryError | None = None
+        self._down: str | None = None
         self._down_until = 0.0
 
     @property
@@ -56,12 +56,16 @@ class Requests:
         """
         if self._down is not None and time.monotonic() < self._down_until:
             request.close()  # it would warn that nobody awaited it
-            raise self._down
+            # not the same error again, whose traceback would grow with each
+            raise SchemaRegistryError(self._down, temporary=True)
         try:
             answer = await request
         except SchemaRegistryError as error:
             if error.temporary:
-                self._down, self._down_until = error, time.monotonic() + self._backoff.next()
+                self._down = str(error)
+                now = time.monotonic()
+                if now >= self._down_until:  # requests that fail together are one failure
+                    self._down_until = now + self._backoff.next()
             else:
                 self._works()
             raise
@@ -69,7 +73,7 @@ class Requests:
         return answer
 
     def _works(self) -> None:
-        self._down = None
+        self._down, self._down_until = None, 0.0
         self._backoff.reset()
 
     def _ended(self, key: Hashable, task: asyncio.Task[Any]) -> None:
