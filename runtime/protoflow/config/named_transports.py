@@ -174,8 +174,7 @@ def mistakes_in(
     handlers: Mapping[str, str],
     registry: NamedTransport | None,
 ) -> Iterator[str]:
-    """Yields transports that are unknown, unused or repeated, sources without a name, and options
-    of a missing schema registry.
+    """Yields mistakes in transports, sources and options of the schema registry.
 
     Args:
         transports: by name; `default` first, which is the setting `transport`.
@@ -183,13 +182,7 @@ def mistakes_in(
         handlers: the transport that `handlers` names, by handler.
         registry: the schema registry; None if there is none.
     """
-    if registry is None:
-        for topic, route in tables["topics"].items():
-            if route.schema_registry:
-                yield (
-                    f"topics.{topic!r}.schema_registry: no schema registry is set; set "
-                    "schema_registry to its URL, or remove this"
-                )
+    yield from _mistakes_in_topics(tables["topics"], registry)
     used = {
         f"{table}.{key!r}.transport": route.transport
         for table, routes in tables.items()
@@ -202,12 +195,6 @@ def mistakes_in(
         if name not in known:
             hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
             yield f"{setting}: no transport {name!r}{hint}"
-    for key, route in tables["topics"].items():
-        if route.source is not None and not route.source.name:
-            yield (
-                f"topics.{key!r}.source.name: is missing; set the queue, stream or topic at the "
-                "broker"
-            )
     same: dict[str, NamedTransport] = {}
     for name, transport in transports.items():
         if name != DEFAULT and name not in used.values():
@@ -219,3 +206,19 @@ def mistakes_in(
             if transport == known_transport:
                 yield f"transports.{name}: the same URL as {other}; use one of the two"
         same["transport" if name == DEFAULT else f"transports.{name}"] = transport
+
+
+def _mistakes_in_topics(
+    topics: Mapping[str, RouteSettings], registry: NamedTransport | None
+) -> Iterator[str]:
+    for topic, route in topics.items():
+        if route.schema_registry and registry is None:
+            yield (
+                f"topics.{topic!r}.schema_registry: no schema registry is set; set "
+                "schema_registry to its URL, or remove this"
+            )
+        if route.source is not None and not route.source.name:
+            yield (
+                f"topics.{topic!r}.source.name: is missing; set the queue, stream or topic at the "
+                "broker"
+            )

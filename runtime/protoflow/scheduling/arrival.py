@@ -127,7 +127,11 @@ class Arrival:
         """Makes a job ready after its wait. If its frame was unknown, it arrives again, in its
         lane."""
         if self._frames is not None and job.route is self._frames.pending:
-            found = self._find(job.delivery)
+            try:
+                found = self._find(job.delivery)
+            except Exception as error:
+                self.refuse(job.delivery, error)
+                found = None
             if found is None:  # it was settled in another way
                 if job.lane is not None:
                     self._turns.end(job)

@@ -64,7 +64,10 @@ def write(message: Message) -> list[Header]:
     if own == wire.CE_ID and wire.CE_SPECVERSION not in metadata:
         headers.append(_SPECVERSION)
     headers += [(name, value.encode()) for name, value in metadata.items() if name != own]
-    return _overlay(message.headers, headers) if message.headers else headers
+    native = message.headers
+    if not native or not isinstance(native, tuple | list):  # those of another transport
+        return headers
+    return _overlay(native, headers)
 
 
 def _overlay(native: Sequence[Header], wanted: list[Header]) -> list[Header]:

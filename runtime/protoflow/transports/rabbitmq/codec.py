@@ -77,19 +77,20 @@ def encode(message: Message, now: float, owner: str) -> tuple[int, bytes]:
         _write_key(headers, message.key)
     if message.payload is None:
         headers[TOMBSTONE] = "1"
-    native: Native | None = message.headers
+    native = message.headers if isinstance(message.headers, Native) else None
     if native is not None and native.headers:
         headers = _overlay(headers, native.headers, owner)
-    return _properties(message, content_type, headers, now)
+    properties = _NONE if native is None else native.properties
+    return _properties(message, properties, content_type, headers, now)
 
 
 def _properties(
     message: Message,
+    native: Properties,
     content_type: str | bytes | None,
     headers: Mapping[str, str | bytes],
     now: float,
 ) -> tuple[int, bytes]:
-    native = message.headers.properties if message.headers is not None else _NONE
     reply_to = native.reply_to if native.reply_to != _DIRECT_REPLY else None
     sent = frames.timestamp(now) if native.timestamp is None else frames.ticks(native.timestamp)
     optional: tuple[tuple[int, bytes | None], ...] = (

@@ -50,7 +50,7 @@ def encode(message: Message) -> dict[str, str]:
         # the binding would write every lone surrogate in the same way: two ids would become one
         message.id.encode()
     headers = dict(NATS.headers(message.id, metadata))
-    if message.headers:
+    if isinstance(message.headers, dict):  # not those of another transport
         headers = {**message.headers, **headers}
     if message.key:
         structured = f"{NATS.prefix}id" not in headers
