@@ -45,5 +45,5 @@ async def test_each_id_is_changed_once_and_the_others_are_tried(
     assert json.loads(capsys.readouterr().out) == {
         "matched": 4,
         "done": 2,
-        "failed": {"b": "gone", "c": "no origin"},
+        "failed": {"b": "gone [PF601]", "c": "no origin"},
     }

@@ -49,11 +49,10 @@ class DirectoryTransport:
 
     def __init__(self, settings: api.TransportSettings, options: Options) -> None:
         self.capabilities = api.Capabilities(
-            durable=True, processes=True, retains=True, broadcast=True,
-            delayed_publish=True, max_message_bytes=options.max_message_bytes,
-            leases=True, broker_retry=True, persists_attempts=True, counts_deliveries=True,
-            per_key=True, per_partition=True, proves_killers=True,
-            dead_letters=True, ordered_replays=True, lag=True, reads_topics=True,
+            durable=True, processes=True, retains=True, broadcast=True, delayed_publish=True,
+            max_message_bytes=options.max_message_bytes, leases=True, broker_retry=True, lag=True,
+            persists_attempts=True, counts_deliveries=True, per_key=True, per_partition=True,
+            proves_killers=True, dead_letters=True, ordered_replays=True, reads_topics=True,
         )  # fmt: skip
         self.settings, self.options = settings, options
         self.dead_letters = DeadLetterStore(self)
@@ -171,8 +170,7 @@ class DirectoryTransport:
             while page := await self.run(list, islice(records, 100)):
                 for record in page:
                     last = record.position
-                    began = isinstance(start, api.Start) or not is_before(record, start)
-                    if began and (end is None or is_before(record, end)):
+                    if record.is_between(start, end):
                         yield record
             if not follow:
                 return
@@ -185,11 +183,6 @@ class DirectoryTransport:
                 entry = Entry.parse(name)
                 message, _ = decode(file.read_bytes(), topic, entry.sequence)
                 yield kind(message=message, position=name, time=entry.seconds)
-
-
-def is_before(record: api.TopicRecord, point: api.Point) -> bool:
-    """Whether a message is before a time or a position."""
-    return record.position < point if isinstance(point, str) else record.time < point
 
 
 class Subscription(QueueSubscription):

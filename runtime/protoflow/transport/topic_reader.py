@@ -44,6 +44,15 @@ class TopicRecord:
     position: str = ""
     time: float = 0.0
 
+    def is_between(self, start: Start | Point, end: Point | None) -> bool:
+        """Whether it is at or after a start, and before an end, if positions sort as text."""
+        if end is not None and not self._is_before(end):
+            return False
+        return isinstance(start, Start) or not self._is_before(start)
+
+    def _is_before(self, point: Point) -> bool:
+        return self.position < point if isinstance(point, str) else self.time < point
+
 
 @runtime_checkable
 class TopicReader(Protocol):
