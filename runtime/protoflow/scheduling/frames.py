@@ -52,6 +52,7 @@ class Frames:
         self._registry = registry
         self._mark_unready = mark_unready
         self._backoff = Backoff(_FIRST_WAIT, registry.options.longest_wait, random)
+        self._wait_until = 0.0
         self._ready_again: asyncio.TimerHandle | None = None
 
     def opened(self, message: Message) -> Message | None:
@@ -72,17 +73,22 @@ class Frames:
                 # A registry may get the schema a little later, so the policy decides.
                 return as_outcome(error, error, delivery, self.pending.spec)
         self._backoff.reset()
+        self._wait_until = 0.0
         self._works()
         return Postpone(0.0, "the type is known now")
 
     def _wait(self, error: SchemaRegistryError) -> Postpone:
-        delay = self._backoff.next()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= self._wait_until:  # messages that fail together are one failure
+            self._wait_until = now + self._backoff.next()
+        delay = self._wait_until - now
         self._mark_unready(_REASON, str(error))
         if self._ready_again is not None:
             self._ready_again.cancel()
         # If the waiting messages are lost to another process, no answer would end the red state.
         longest = 2 * (delay + self._registry.options.timeout)
-        self._ready_again = asyncio.get_running_loop().call_later(longest, self._works)
+        self._ready_again = loop.call_later(longest, self._works)
         return Postpone(delay, str(error))
 
     def _works(self) -> None:
