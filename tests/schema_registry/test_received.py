@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from protoflow import Config, Message, Service
+from protoflow.codecs.framing import Frame
 from protoflow.schema_registry.frame_reader import FrameReader
 from protoflow.schema_registry.registry import SchemaRegistry
 
@@ -49,3 +50,30 @@ def test_payloads_of_other_formats_have_no_frame(content_type: str) -> None:
     opened = FrameReader(registry, {}).opened(message)
     assert isinstance(opened, Message)
     assert opened.payload == b"abc"
+
+
+async def test_a_frame_of_an_unhandled_type_lets_the_next_message_of_its_key_run(pb2: Any) -> None:
+    """The registry names the type only while the message already holds its lane."""
+    seen: list[Any] = []
+    text = 'syntax = "proto3"; package registry.v1; message Other {} message OrderBilled {}'
+
+    async def bill(order: Any, _context: Any) -> None:
+        seen.append(order)
+
+    async with FakeRegistry().serving() as fake:
+        fake.schemas.append((text, ""))
+        service = Service(settings(fake.url))
+        service.register_proto_handler("bill", "orders", pb2.OrderBilled, bill)
+        async with service:
+            for index, id in enumerate("789"):
+                order = pb2.OrderBilled(order_id=id)
+                payload = bytes(Frame(1, (min(index, 1),))) + order.SerializeToString()
+                message = Message(id=id, topic="orders", payload=payload, key=b"one")
+                await service.publish(message)
+            async with asyncio.timeout(30):
+                while len(seen) < 2:
+                    await asyncio.sleep(0.01)
+            stats = service.stats()["bill"]
+        assert [order.order_id for order in seen] == ["8", "9"]
+        assert (stats.dead_lettered, stats.failed_runs, stats.retried) == (0, 0, 0)
+        assert fake.requests == ["GET /schemas/ids/1", "GET /schemas/ids/1"]
