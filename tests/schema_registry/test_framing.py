@@ -51,15 +51,37 @@ def test_both_write_the_same_and_read_each_other(
     assert (again.guid or again.id, again.message_indexes) == (schema, path)
 
 
-@given(st.binary(max_size=40))
-def test_any_other_bytes_are_refused_without_another_error(data: bytes) -> None:
+#: Bytes of any kind, and bytes that begin like a frame.
+frame_like = st.tuples(st.sampled_from([b"\0", b"\1"]), st.binary(max_size=40)).map(b"".join)
+
+
+@given(st.binary(max_size=40) | frame_like)
+def test_bytes_are_refused_or_read_as_one_frame(data: bytes) -> None:
     try:
         frame, length = read(data)
-    except DecodeError:
-        assert True
-    else:
-        assert data[:1] in (b"\0", b"\1")
-        assert read(bytes(frame) + data[length:])[0] == frame
+    except DecodeError:  # no other error
+        return
+    assert is_framed(data)
+    assert 0 < length <= len(data)
+    assert read(bytes(frame) + data[length:]) == (frame, len(bytes(frame)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\0\0\0\1",  # no path
+        b"\1" + bytes(16),  # no path
+        b"\0\0\0\0\1\4\2",  # one index of two
+        b"\0\0\0\0\1\2\1",  # the index is -1
+        b"\0\0\0\0\1\1",  # the number of indexes is -1
+        b"\0\0\0\0\1" + b"\xff" * 9,  # a number without an end
+        b"\2\0\0\0\1\0",  # another first byte
+    ],
+)
+def test_broken_frames_are_refused(data: bytes) -> None:
+    with pytest.raises(DecodeError, match="frame of a schema registry"):
+        read(data)
 
 
 def test_payloads_without_a_frame_stay_as_they_are() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from traceback import walk_tb
 from typing import Any
 from uuid import UUID
@@ -58,7 +57,8 @@ async def test_subjects_and_nested_messages(strategy: str, subject: str, pb2: An
     async with FakeRegistry().serving() as fake:
         registry = registry_of(fake.url, subject_strategy=strategy)
         framing = await registry.prepare("orders", pb2.OrderPlaced.Line)
-    assert (framing.subject, read(framing.data)[0].path) == (subject, (0, 0))
+    assert fake.requests[-1] == f"POST /subjects/{subject}/versions"
+    assert read(framing.data)[0].path == (0, 0)
     async with FakeRegistry().serving() as fake:  # a descriptor also has the entry of the map
         registry = registry_of(fake.url, format="serialized")
         framing = await registry.prepare("orders", pb2.OrderPlaced.Line)
@@ -75,7 +75,7 @@ async def test_topics_have_options_of_their_own(pb2: Any) -> None:
         framing = await registry.prepare("audit", pb2.OrderBilled)
         assert registry.of_topic("plain").enabled is False
         assert registry.of_topic("orders").subject_strategy == "topic"
-    assert framing.subject == "registry.v1.OrderBilled"
+    assert fake.requests[-1] == "POST /subjects/registry.v1.OrderBilled/versions"
     assert isinstance(read(framing.data)[0].schema, UUID)
 
 
@@ -210,10 +210,9 @@ async def test_the_next_host_is_asked(pb2: Any) -> None:
         registry = registry_of(f"http://127.0.0.1:1,{host}/base")
         await registry.prepare("orders", pb2.OrderBilled)
         count = len(fake.requests)
-        started = time.monotonic()
         await registry.prepare("other", pb2.OrderBilled)
         assert len(fake.requests) == count + 1
-        assert time.monotonic() - started < 20
+        assert host in registry.client._bases[0], "the host that answered is asked first"
 
 
 async def test_requests_at_the_same_time_leave_a_host_once(pb2: Any) -> None:

@@ -46,7 +46,7 @@ class Frame(NamedTuple):
         return head + b"".join(map(_zigzag, (len(self.path), *self.path)))
 
     def __str__(self) -> str:
-        """The frame for people: `schema 7, message 0.1`."""
+        """The frame for people: `schema id 7, message 0.1`."""
         kind = "schema GUID" if isinstance(self.schema, UUID) else "schema id"
         return f"{kind} {self.schema}, message {'.'.join(map(str, self.path))}"
 

@@ -26,7 +26,7 @@ _LABELS: Final = {
     FieldDescriptorProto.LABEL_REQUIRED: "required ",
     FieldDescriptorProto.LABEL_REPEATED: "repeated ",
 }
-#: The fields of `DescriptorProto.visibility`, of edition 2024.
+#: The values of `DescriptorProto.visibility`, of edition 2024, and their keywords.
 _VISIBILITY: Final = {1: "local ", 2: "export "}
 
 

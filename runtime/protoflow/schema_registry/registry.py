@@ -43,14 +43,10 @@ class Framing:
     Attributes:
         place: where it is written.
         data: the frame.
-        registered: the schema in the registry.
-        subject: the subject of the schema.
     """
 
     place: IdPlace
     data: bytes
-    registered: Registered
-    subject: str
 
 
 class SchemaRegistry:
@@ -141,44 +137,38 @@ class SchemaRegistry:
             raise _explained(error, descriptor, subject, topic) from error
         schema = registered.guid if options.ids is IdPlace.HEADER else None
         path = path_of(descriptor, self.options.format)
-        framing = Framing(
-            options.ids, bytes(Frame(schema or registered.id, path)), registered, subject
-        )
-        self._names[Frame(registered.id, path)] = descriptor.full_name
+        framing = Framing(options.ids, bytes(Frame(schema or registered.id, path)))
+        self._note_name(Frame(registered.id, path), descriptor.full_name)
         if registered.guid is not None:
-            self._names[Frame(registered.guid, path)] = descriptor.full_name
+            self._note_name(Frame(registered.guid, path), descriptor.full_name)
         if len(self._framings) >= _REMEMBERED:
             self._framings.clear()
         self._framings[topic, descriptor.full_name] = framing
         return framing
 
-    async def body_of(
-        self, file: Any, options: TopicOptions, *, register: bool | None = None
-    ) -> dict[str, Any]:
+    async def body_of(self, file: Any, options: TopicOptions) -> dict[str, Any]:
         """Returns what is sent for a file; its imports are registered or looked up before.
 
         Args:
             file: the descriptor of the file.
             options: those of the topic.
-            register: replaces `auto_register`.
         """
         schema = schema_of(file, self.options.format)
-        auto = options.auto_register if register is None else register
         references = []
         for one in schema.imports:
             found = self._references.get(one.name)
             if found is None:
-                found = await self._reference(one, options, auto)
+                found = await self._reference(one, options)
                 self._references[one.name] = found
             references.append({"name": one.name, "subject": one.name, "version": found.version})
         body: dict[str, Any] = {"schemaType": "PROTOBUF", "schema": schema.text}
         return {**body, "references": references} if references else body
 
-    async def _reference(self, file: Any, options: TopicOptions, auto: bool) -> Registered:
+    async def _reference(self, file: Any, options: TopicOptions) -> Registered:
         """Registers or looks up an imported file, whose subject is its path."""
-        body = await self.body_of(file, options, register=auto)
+        body = await self.body_of(file, options)
         try:
-            if auto:
+            if options.auto_register:
                 await self._requests.send(self.client.register(file.name, body))
             return await self._requests.send(self.client.look_up(file.name, body))
         except SchemaRegistryError as error:
@@ -230,10 +220,13 @@ class SchemaRegistry:
                     self._absent.clear()
                 self._absent[frame] = (time.monotonic() + _ABSENT, text, temporary)
             raise SchemaRegistryError(text, temporary=temporary) from error
+        self._note_name(frame, name)
+        return name
+
+    def _note_name(self, frame: Frame, name: str) -> None:
         if len(self._names) >= _REMEMBERED:
             self._names.clear()
         self._names[frame] = name
-        return name
 
 
 def _check_places(config: Config, base: TopicOptions, by_topic: Mapping[str, TopicOptions]) -> None:

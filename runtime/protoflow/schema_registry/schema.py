@@ -26,12 +26,10 @@ class Schema:
     """A schema to register.
 
     Attributes:
-        file: the path of the .proto file.
         text: the schema, as the registry gets it.
         imports: the descriptors of the files that are registered as references.
     """
 
-    file: str
     text: str
     imports: tuple[Any, ...]
 
@@ -57,7 +55,7 @@ def schema_of(file: Any, format: SchemaFormat) -> Schema:
     else:
         text = base64.b64encode(proto.SerializeToString(deterministic=True)).decode()
     imports = tuple(one for one in kept if not one.name.startswith(_KNOWN))
-    return Schema(file.name, text, imports)
+    return Schema(text, imports)
 
 
 def path_of(message: Any, format: SchemaFormat) -> tuple[int, ...]:
