@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from protoflow import wire
 from protoflow.contract.spec import MessageSpec, PublicationSpec
-from protoflow.errors import InvalidMessageError, Unprepared
+from protoflow.errors import InvalidMessageError
 from protoflow.events import CloudEvent
 from protoflow.output import Output
 
@@ -82,13 +82,8 @@ class EventPublisher:
     ) -> str:
         """Publishes a protobuf message to a topic; returns its id. Raises PublishError."""
         output = Output(message, metadata=metadata, topic=topic)
-        publication = publication_of(type(message))
-        try:
-            encoded = self._publisher.encode(publication, output)
-        except Unprepared as needed:
-            (encoded,) = await self._publisher.encoded(publication, (output,), needed)
-        await self._publisher.messages((encoded,))
-        return encoded.id
+        (id,) = await self._publisher.outputs(publication_of(type(message)), (output,))
+        return id
 
     async def publish_event(self, event: CloudEvent, *, topic: str | None = None) -> str:
         """Publishes a CloudEvent to `topic`, by default its type; returns its id."""

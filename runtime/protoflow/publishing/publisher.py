@@ -73,11 +73,11 @@ class MessagePublisher:
         try:
             messages = [self.encode(publication, output) for output in outputs]
         except Unprepared as needed:
-            messages = await self.encoded(publication, outputs, needed)
+            messages = await self._encoded(publication, outputs, needed)
         await self.messages(messages, owned=True)
         return list(map(_id, messages))
 
-    async def encoded(
+    async def _encoded(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput], needed: Unprepared
     ) -> list[Message]:
         """Returns outputs that could not be encoded at once. Raises SchemaRegistryError."""
