@@ -100,7 +100,7 @@ def time_of(id: str) -> float | None:
 
 
 def load() -> None:
-    """Loads the hash, so that the first message does not wait for it."""
+    """Loads the ULID library and the hash, so that the first message does not wait for them."""
     new_id()
     derived_id()
 
