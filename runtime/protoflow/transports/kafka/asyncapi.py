@@ -52,17 +52,14 @@ class KafkaBindings(Bindings):
         return found
 
     def address(self, topic: str) -> str:
-        """Returns the topic, shortened to Kafka's limit."""
-        return self._place(topic)
-
-    def _place(self, topic: str) -> str:
-        return self._sources.place(topic) or names.physical(topic)
+        """Returns the topic, shortened to Kafka's limit, or its source."""
+        return names.place(topic, self._sources)
 
     def channel(self, topic: str, role: str) -> Fields:
         """Returns the topic and, if they are set, its partitions at creation."""
         # Dead letters are stored without limit.
         kept = {"topicConfiguration": {"retention.ms": -1}} if role == DEAD_LETTER else {}
-        return self._topic(self._place(topic), self._options.partitions, kept)
+        return self._topic(self.address(topic), self._options.partitions, kept)
 
     def receive(self, topic: str, group: str) -> Fields:
         """Returns the consumer group."""

@@ -58,7 +58,7 @@ class KafkaContext:
 
     def physical(self, topic: str) -> str:
         """Returns the name of a topic, or of its source, at the broker."""
-        return self.settings.sources.place(topic) or names.physical(topic)
+        return names.place(topic, self.settings.sources)
 
     def group_id(self, settings: SubscriptionSettings) -> str:
         """Returns the consumer group that a subscription joins."""

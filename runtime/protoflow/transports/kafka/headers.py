@@ -6,7 +6,7 @@ The binding writes attributes as `ce_<attribute>`, as metadata does, so most nam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 from protoflow import wire
@@ -18,7 +18,7 @@ Header: TypeAlias = tuple[str, bytes | None]
 _SPECVERSION: Header = (wire.CE_SPECVERSION, b"1.0")
 
 
-def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
+def read(headers: Collection[Header]) -> tuple[str | None, dict[str, str], int]:
     """Returns the message id if there is one, the metadata, and the bytes of the headers.
 
     A value that is not text is only in the native headers.
@@ -41,7 +41,7 @@ def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
     return id, metadata, size
 
 
-def _readable(headers: Iterable[Header]) -> dict[str, str]:
+def _readable(headers: Collection[Header]) -> dict[str, str]:
     """Returns the headers whose last values are text."""
     metadata: dict[str, str] = {}
     for name, value in headers:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from protoflow.contract import names as naming
+from protoflow.contract.topic_source import TopicSources
 
 LIMIT = 249
 #: The characters that are reserved after topic and group for `..retry.<seconds>`.
@@ -17,6 +18,11 @@ _RETRY = re.compile(r"\.\.retry\.(\d+(?:\.\d+)?)")
 def physical(topic: str) -> str:
     """Returns the name of the topic at the broker."""
     return naming.fit(topic, LIMIT)
+
+
+def place(topic: str, sources: TopicSources) -> str:
+    """Returns the name of a topic, or of its source, at the broker."""
+    return sources.place(topic) or physical(topic)
 
 
 def is_valid(name: str) -> bool:

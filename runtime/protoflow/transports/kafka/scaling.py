@@ -28,7 +28,7 @@ def triggers(
     metadata = {
         "bootstrapServers": ",".join(f"{host}:{port or DEFAULT_PORT}" for host, port in hosts),
         "consumerGroup": sources.consumer(subscription.topic, subscription.group),
-        "topic": sources.place(subscription.topic) or names.physical(subscription.topic),
+        "topic": names.place(subscription.topic, sources),
         "lagThreshold": str(lag),
         "offsetResetPolicy": "latest" if subscription.start is Start.LATEST else "earliest",
     }
