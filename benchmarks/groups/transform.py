@@ -80,14 +80,15 @@ def outputs(form: Form) -> Group:
 
 
 def _other(library: str, transport: str, form: Form) -> Subject:
-    counts = {
-        "faststream": (form.count(1500, 10_000), form.count(200, 500)),
-    }.get(library, (form.count(5000, 30_000), form.count(1000, 4000)))
+    if library == "faststream":
+        count, warm = form.count(1500, 10_000), form.count(200, 500)
+    else:
+        count, warm = form.count(5000, 30_000), form.count(1000, 4000)
     module, first = library, transport
     if transport == "postgresql":  # queues in databases of their own
         module, first = "queues", library
     arguments = (
         first, "{url}", "--run", "{run}", "--shape", "transform",
-        "--count", str(counts[0]), "--warm", str(counts[1]),
+        "--count", str(count), "--warm", str(warm),
     )  # fmt: skip
     return Subject(library, f"{library} {transport}", module, arguments, transport)
