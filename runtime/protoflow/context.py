@@ -223,8 +223,8 @@ class Context:
         return metadata
 
     def inherit(self, metadata: dict[str, str], source: Message, topic: str) -> None:
-        """Writes the headers that an output inherits from its input; for the runtime. Control
-        characters and lone surrogates are not inherited, because some brokers refuse them."""
+        """Writes the headers that an output inherits from its input; for the runtime. Those with
+        control characters or lone surrogates are left out, because some brokers refuse them."""
         incoming = source.metadata
         correlation = incoming.get(wire.CORRELATION_ID) or source.id
         metadata[wire.CORRELATION_ID] = correlation if correlation.isprintable() else _fresh(source)
