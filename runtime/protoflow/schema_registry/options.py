@@ -54,7 +54,7 @@ class TopicOptions:
     """The options that `[topics."...".schema_registry]` can change for a topic.
 
     Attributes:
-        enabled: frame and read frames.
+        enabled: write and read frames.
         subject_strategy: `topic`, `record` or `topic_record`.
         auto_register: register schemas; otherwise they are only looked up.
         ids: `payload`: before the payload; `header`: in a header, on Kafka only.
