@@ -18,6 +18,7 @@ class FakeRegistry:
         requests: `POST /subjects/x`, in order.
         status: answers everything with this status, if set.
         hang: seconds before each answer.
+        answer: answers everything with this, if set.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class FakeRegistry:
         self.headers: list[Any] = []
         self.status = 0
         self.hang = 0.0
+        self.answer: dict[str, Any] | None = None
         self.schemas: list[tuple[str, str]] = []
         self.subjects: dict[str, list[str]] = {}
         self.url = ""
@@ -60,6 +62,8 @@ class FakeRegistry:
         await asyncio.sleep(self.hang)
         if self.status:
             return web.json_response({"message": "as asked"}, status=self.status)
+        if self.answer is not None:
+            return web.json_response(self.answer)
         parts = path.strip("/").split("/")
         if parts[0] == "schemas":
             return self._schema(parts[1], parts[2])

@@ -253,3 +253,19 @@ def test_mistakes_in_the_options_are_reported_together() -> None:
         )  # fmt: skip
         with pytest.raises(ConfigError, match=r"write payload|leave `structured` unset"):
             SchemaRegistry(config, lambda: 0.5)
+
+
+@pytest.mark.parametrize("id", [None, "7", -1, 2**32])
+async def test_an_id_that_no_frame_can_hold_is_reported(id: Any, pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        fake.answer = {"id": id, "version": 1}
+        with pytest.raises(SchemaRegistryError, match="without an id that a frame can hold"):
+            await registry_of(fake.url).prepare("orders", pb2.OrderBilled)
+
+
+@pytest.mark.parametrize("guid", [None, "", "7", 7, []])
+async def test_registries_without_guids_have_ids_in_headers(guid: Any, pb2: Any) -> None:
+    async with FakeRegistry().serving() as fake:
+        fake.answer = {"id": 2**32 - 1, "version": 1, "guid": guid}
+        framing = await registry_of(fake.url, ids="header").prepare("orders", pb2.OrderBilled)
+    assert read(framing.data)[0].schema == 2**32 - 1

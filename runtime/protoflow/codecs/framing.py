@@ -15,6 +15,8 @@ from protoflow.errors import DecodeError
 
 #: The header of frames that are not in the payload. The header of keys is not used here.
 HEADER: Final = "__value_schema_id"
+#: The highest id of a schema: it has 4 bytes.
+LARGEST_ID: Final = 2**32 - 1
 _BY_ID: Final = 0
 _BY_GUID: Final = 1
 _MAGIC: Final = b"\0\1"

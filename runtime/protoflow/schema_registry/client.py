@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
+from protoflow.codecs.framing import LARGEST_ID
 from protoflow.config.url import TransportURL
 from protoflow.errors import ConfigError, MissingExtraError, SchemaRegistryError
 from protoflow.schema_registry.options import RegistryOptions
@@ -178,11 +179,16 @@ def _host(name: str, port: int | None) -> str:
 
 
 def _registered(found: Mapping[str, Any]) -> Registered:
-    id, guid = found.get("id"), found.get("guid")
-    if not isinstance(id, int):
-        raise SchemaRegistryError("the schema registry answered without an id of the schema")
-    version = found.get("version")
-    return Registered(id, version if isinstance(version, int) else 0, UUID(guid) if guid else None)
+    id, version = found.get("id"), found.get("version")
+    if not isinstance(id, int) or not 0 <= id <= LARGEST_ID:
+        raise SchemaRegistryError(
+            "the schema registry answered without an id that a frame can hold"
+        )
+    try:
+        guid = UUID(found["guid"])
+    except (KeyError, TypeError, ValueError, AttributeError):  # the registry has no GUIDs
+        guid = None
+    return Registered(id, version if isinstance(version, int) else 0, guid)
 
 
 def _error(where: str, status: int, found: Any) -> SchemaRegistryError:
