@@ -26,7 +26,7 @@ class Host(Protocol):
         """Accounts for jobs that were settled together with another one."""
 
     def pause_for(self, reason: str, paused: bool) -> None:
-        """Starts no run and turns readiness red for a reason; None ends this."""
+        """Starts no run and turns readiness red for a reason; False ends this."""
 
     def mark_unready(self, reason: str, detail: str | None) -> None:
         """Turns readiness red for a reason; None ends this."""

@@ -54,7 +54,7 @@ class Readiness:
             self.problems[reason] = detail
 
     def pause_for(self, reason: str, paused: bool) -> None:
-        """Starts no run and turns readiness red for a reason; None ends this."""
+        """Starts no run and turns readiness red for a reason; False ends this."""
         self.mark_unready(reason, reason if paused else None)
         if paused:
             self.gates.close(reason)

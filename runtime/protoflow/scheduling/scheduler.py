@@ -178,7 +178,7 @@ class Scheduler:
         return self._readiness.problems
 
     def pause_for(self, reason: str, paused: bool) -> None:
-        """Starts no run and turns readiness red for a reason; None ends this."""
+        """Starts no run and turns readiness red for a reason; False ends this."""
         self._readiness.pause_for(reason, paused)
 
     @property
